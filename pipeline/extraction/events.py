@@ -17,6 +17,15 @@ class Preparing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Measured:
+    """Reports what a worker has measured before its first batch, and its choice. `result` is a sentence for the
+    user.
+    """
+
+    result: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClipsDone:
     """Reports that the networks have computed `clips` more clips, from `videos` videos.
 
@@ -78,5 +87,5 @@ class WorkerLost:
 
 
 UnitFate = UnitSealed | UnitSealedElsewhere | UnitLeased | UnitSuspected
-Event = Preparing | ClipsDone | UnitFate | WorkerLost
+Event = Preparing | Measured | ClipsDone | UnitFate | WorkerLost
 Report = Callable[[Event], None]

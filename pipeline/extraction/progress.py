@@ -13,6 +13,7 @@ from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.extraction.events import (
     ClipsDone,
     Event,
+    Measured,
     Preparing,
     UnitLeased,
     UnitSealed,
@@ -67,6 +68,8 @@ class Progress:
             self.doing = f"mostly {event.waiting}"
         elif isinstance(event, Preparing):
             self._prepare(event.doing)
+        elif isinstance(event, Measured):
+            log.info("%s", event.result)
         elif isinstance(event, UnitSealed):
             self.units_done += 1
             self._leased.discard(event.unit.shard)

@@ -6,7 +6,6 @@ threads, and is stored in the cache. Every worker and every later run uses the s
 """
 
 import json
-import logging
 import re
 import resource
 from collections.abc import Callable, Mapping
@@ -22,11 +21,9 @@ from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.memory import available_bytes
 from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.config import MOST_CLIPS, Config, RunOptions
-from kinegraph.pipeline.extraction.events import Preparing, Report
+from kinegraph.pipeline.extraction.events import Measured, Preparing, Report
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.stage import Runner, TunableRunner
-
-log = logging.getLogger("kinegraph")
 
 AUTO = "auto"
 FOLDER = "tuning"  # of a cache
@@ -57,11 +54,11 @@ def choose(config: Config, cache: Cache, runners: Mapping[str, Runner], device: 
     torch.compile on or off for each network.
 
     Takes both from the section `run` of `config`. If an option there is `auto`, takes the choice that `cache` stores
-    for this kind of device and number of threads. If there is none, measures the networks, logs the result and stores
-    it in `cache`. A network is compiled at its first batch.
+    for this kind of device and number of threads. If there is none, measures the networks, and reports and stores the
+    result. A network is compiled at its first batch.
 
-    `runners` maps stage keys to runners on `device`. `report` is called with an event before each measurement. Raises
-    UsageError if the stored choice needs a compiler that this machine lacks.
+    `runners` maps stage keys to runners on `device`. `report` is called with an event before each measurement, and with
+    the results. Raises UsageError if the stored choice needs a compiler that this machine lacks.
     """
     run, tunable = config.run, {key: runner for key, runner in runners.items() if isinstance(runner, TunableRunner)}
     given: dict[str, Any] = {} if tunable else {"batch_size": FEW_CLIPS, "compiled": []}
@@ -78,7 +75,7 @@ def choose(config: Config, cache: Cache, runners: Mapping[str, Runner], device: 
             measured = _measured(tunable, work, kept | given, report, sentences.append)
             if _keep(cache, name, {option: measured[option] for option in missing}):
                 for sentence in sentences:
-                    log.info("%s", sentence)
+                    report(Measured(result=sentence))
             kept = _kept(cache, name)
         given = kept | given
         report(Preparing(doing=_sentence(given, name)))
@@ -208,8 +205,7 @@ def worth_compiling(tunable: Tunable, batch_size: int, work: WorkerShare, report
     `report` with an event before each compilation.
     """
     batches = work.batches(batch_size)
-    plain = {key: _seconds(runner, batch_size) for key, runner in tunable.items()}
-    if (seconds := batches * sum(plain.values())) < LEAST_SECONDS:
+    if (seconds := batches * sum(_seconds(runner, batch_size) for runner in tunable.values())) < LEAST_SECONDS:
         tell(
             f"run.compile: auto compiles nothing. One worker has {seconds:.0f} s of work, and compilation is tried "
             f"from {LEAST_SECONDS} s on"
@@ -218,7 +214,7 @@ def worth_compiling(tunable: Tunable, batch_size: int, work: WorkerShare, report
     return [
         key
         for key, runner in stopping.checked(tunable.items())
-        if _pays(key, runner, batch_size, batches, plain[key], report, tell)
+        if _pays(key, runner, batch_size, batches, report, tell)
     ]
 
 
@@ -227,14 +223,11 @@ def _pays(
     runner: TunableRunner,
     batch_size: int,
     batches: float,
-    plain: float,
     report: Report,
     tell: Tell,
 ) -> bool:
-    """Compiles the network of the stage `key` and returns whether this saves time in `batches` batches. Calls `tell`
-    with the measured times.
-
-    `plain` is the time of a batch without compilation, in seconds.
+    """Compiles the network of the stage `key` and returns whether this saves time in `batches` batches of `batch_size`
+    clips. Calls `tell` with the measured times, and `report` with an event.
     """
     report(Preparing(doing=f"compiling {key}"))
     begun = perf_counter()
@@ -242,10 +235,12 @@ def _pays(
         runner.use_compiler(True)
         runner.try_out(batch_size)
     except (UsageError, RuntimeError) as error:
+        stopping.check()  # Ctrl-C in a terminal ends the compiler too
         reason = str(error).partition("\n")[0]
         tell(f"run.compile: auto leaves {key} without compilation, which fails here: {reason}")
         return False
-    taken, compiled = perf_counter() - begun, _seconds(runner, batch_size)
+    taken = perf_counter() - begun
+    compiled, plain = _seconds_in_turn(runner, batch_size)
     pays = (plain - compiled) * batches > taken and compiled < (1 - GAIN) * plain
     tell(
         f"run.compile: auto {'compiles' if pays else 'does not compile'} {key}. A batch takes {1000 * compiled:.0f} ms "
@@ -253,6 +248,19 @@ def _pays(
         f"{counted(round(batches), 'batch', 'batches')}"
     )
     return pays
+
+
+def _seconds_in_turn(runner: TunableRunner, batch_size: int) -> tuple[float, float]:
+    """Returns the seconds that `runner` takes for a batch of `batch_size` clips, with compilation and without. Each is
+    the shortest of a few runs. The runs take turns, so that a busy machine slows both alike.
+    """
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    for is_on in stopping.checked([True, False] * MEASURED_RUNS):
+        runner.use_compiler(is_on)
+        begun = perf_counter()
+        runner.try_out(batch_size)
+        seconds[is_on].append(perf_counter() - begun)
+    return min(seconds[True]), min(seconds[False])
 
 
 def _seconds(runner: TunableRunner, batch_size: int) -> float:

@@ -83,6 +83,7 @@ class FeatureExtractor:
         flatten_layers(backbone, convolutions=options.precision == "fp32" and device.type == "cpu")
         self.options, self.device = options, device
         self._plain = move_network(backbone, device)
+        self._compiled: Any = None  # the network through torch.compile, from its first use on
         self._network = Normalised(self._plain, pixels_of(options)).to(device)
         self.use_compiler(compiled)
         self._run: Callable[[Tensor], dict[str, Tensor]] = self._forward
@@ -98,8 +99,10 @@ class FeatureExtractor:
             self._network.network = self._plain
             return
         require_compiler(self.device)
-        options: dict[str, Any] | None = {"freezing": True} if self.device.type == "cpu" else None
-        self._network.network = torch.compile(self._plain, dynamic=False, options=options)  # type: ignore[assignment]
+        if self._compiled is None:
+            options: dict[str, Any] | None = {"freezing": True} if self.device.type == "cpu" else None
+            self._compiled = torch.compile(self._plain, dynamic=False, options=options)
+        self._network.network = self._compiled
 
     def use_graphs(self) -> None:
         """Runs the network through CUDA graphs from now on. A CUDA graph starts all kernels of the network by one call.

@@ -26,7 +26,7 @@ from kinegraph.pipeline.clusters.dask.walltime import WorkerTime, job_around, le
 from kinegraph.pipeline.clusters.walltime import Allotment
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ClusterError, OutOfTimeError
-from kinegraph.pipeline.extraction.events import ClipsDone, Event, Preparing
+from kinegraph.pipeline.extraction.events import ClipsDone, Event, Measured, Preparing
 from kinegraph.pipeline.machine.versions import differing_versions
 from kinegraph.pipeline.shards.leases import leases_on
 from kinegraph.stages.errors import UsageError
@@ -106,7 +106,7 @@ class Station(WorkerPlugin):
         self._dask_worker = worker
         self._errands: queue.Queue[_Errand | None] = queue.Queue()
         self._answers: dict[int, Future[tuple[Event, ...]]] = {}
-        self._clips_done: list[Event] = []
+        self._to_send: list[Event] = []
         self._lock, self._stopping = threading.Lock(), threading.Event()
         self._thread: threading.Thread | None = None
         self._timer: threading.Timer | None = None
@@ -254,20 +254,20 @@ class Station(WorkerPlugin):
     def _report(self, event: Any) -> None:
         """Handles an event of the `Worker` of this station.
 
-        An event with the result of a unit is the answer to the Dask task of the unit. `ClipsDone` events are kept and
-        sent with the next answer. `Preparing` events are dropped. Raises _StationEnds at a `ClipsDone` event if the
-        station is closed.
+        An event with the result of a unit is the answer to the Dask task of the unit. `ClipsDone` and `Measured` events
+        are kept and sent with the next answer. `Preparing` events are dropped. Raises _StationEnds at a `ClipsDone`
+        event if the station is closed.
         """
         if isinstance(event, Preparing):
             return  # it would be outdated when the next answer is sent
-        if isinstance(event, ClipsDone):
-            if self._stopping.is_set() or self._end is not None:
-                raise _StationEnds
+        if isinstance(event, ClipsDone) and (self._stopping.is_set() or self._end is not None):
+            raise _StationEnds
+        if isinstance(event, ClipsDone | Measured):
             with self._lock:
-                self._clips_done.append(event)
+                self._to_send.append(event)
             return
         with self._lock:
-            events, self._clips_done = (*self._clips_done, event), []
+            events, self._to_send = (*self._to_send, event), []
             answer = self._answers.pop(event.unit.shard, None)
         if answer is not None:
             answer.set_result(events)

@@ -8,6 +8,7 @@ import pytest
 from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.extraction.events import (
     ClipsDone,
+    Measured,
     Preparing,
     UnitLeased,
     UnitSealed,
@@ -43,6 +44,14 @@ def test_other_runs_are_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
     progress.close()
     assert len(caplog.messages) == 2
     assert (progress.units_done, progress.units_elsewhere, progress.clips, progress.total_clips) == (4, 3, 4, 4)
+
+
+def test_the_result_of_a_measurement_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "kinegraph")
+    progress = Progress({0: 4})
+    progress(Measured(result="run.batch_size: auto takes 4"))
+    progress.close()
+    assert caplog.messages == ["run.batch_size: auto takes 4"]
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,21 @@
 """What `auto` chooses from measurements, and that a cache keeps one choice. The clock is a number here."""
 
 import json
-import logging
+import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
 
+from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.extraction import tuning
+from kinegraph.pipeline.extraction.events import Event, Measured
 from kinegraph.pipeline.extraction.run import extract
+from kinegraph.pipeline.extraction.scratch import scratch
 from kinegraph.pipeline.extraction.tuning import Choice, WorkerShare, choose, fastest_batch, worth_compiling
 from kinegraph.stages.backbones.run import BackboneRunner
 from kinegraph.stages.errors import UsageError
@@ -34,7 +38,7 @@ class Network:
 
     def __init__(self, overhead: float = 1.0, *, most: int = 99, compiled: float = 0.5) -> None:
         self.overhead, self.most, self.compiled = overhead, most, compiled
-        self.is_on = self.was_run = False
+        self.is_on = self.was_compiled = False
         self.sizes: list[int] = []
 
     def try_out(self, num_clips: int) -> None:
@@ -42,23 +46,21 @@ class Network:
             raise torch.OutOfMemoryError("CUDA out of memory")
         self.sizes.append(num_clips)
         seconds = (self.overhead + num_clips) * (self.compiled if self.is_on else 1)
-        Clock.now += seconds + 40 * (self.is_on and not self.was_run)
-        self.was_run = self.is_on
+        Clock.now += seconds + 40 * (self.is_on and not self.was_compiled)
+        self.was_compiled |= self.is_on
 
     def use_compiler(self, is_on: bool) -> None:
         if is_on and not self.compiled:
             raise UsageError("g++ is not on the PATH")
-        self.is_on, self.was_run = is_on, False
+        self.is_on = is_on
 
     def run(self, batch: object) -> None:
         raise AssertionError
 
 
 @pytest.fixture(autouse=True)
-def said(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "perf_counter", lambda: Clock.now)
-    caplog.set_level(logging.INFO, "kinegraph")
-    return caplog
 
 
 @pytest.mark.parametrize(
@@ -99,18 +101,49 @@ def test_compilation_is_used_where_it_saves_more_than_it_takes() -> None:
     assert told[3].endswith("One worker has 500 s of work, and compilation is tried from 600 s on")
 
 
-def test_a_cache_keeps_one_choice(load: Load, monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture) -> None:
+def test_a_busier_machine_after_the_compilation_slows_both_sides_of_the_comparison() -> None:
+    class Slowing(Network):
+        def try_out(self, num_clips: int) -> None:
+            super().try_out(num_clips)
+            Clock.now += 9.0 * self.was_compiled
+
+    told: list[str] = []
+    assert worth_compiling({"features/a": Slowing()}, 4, WorkerShare(600, 4), print, told.append) == ["features/a"]
+    assert "A batch takes 11500 ms with compilation and 14000 ms without" in told[0]
+
+
+def test_a_compiler_that_ctrl_c_ends_is_no_reason_against_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or the cache would keep that nothing is compiled."""
+
+    class Interrupted(Network):
+        def try_out(self, num_clips: int) -> None:
+            if self.is_on:
+                monkeypatch.setattr(stopping._noted, "signal", signal.SIGINT)
+                raise RuntimeError("CppCompileError: C++ compile error")
+            super().try_out(num_clips)
+
+    with pytest.raises(KeyboardInterrupt):
+        worth_compiling({"features/a": Interrupted()}, 4, WorkerShare(600, 4), print, print)
+
+
+def test_a_cache_keeps_one_choice(load: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(tuning, "TRIAL_SHARE", 100)
     config = load("run.batch_size=auto", "run.compile=auto", "store.shard_clips=2")
     cache = index(config).cache
-    assert choose(config, cache, {"features/a": Network()}, CPU, print) == Choice(batch_size=2)
+    events: list[Event] = []
+    assert choose(config, cache, {"features/a": Network()}, CPU, events.append) == Choice(batch_size=2)
     assert json.loads(cache.storage.get(KEPT)) == {"batch_size": 2, "compiled": []}
-    assert "auto takes 2. Time of a clip" in said.text
-    assert "auto compiles nothing" in said.text
-    said.clear()
+    of_size, of_compiler = (event.result for event in events if isinstance(event, Measured))
+    assert "auto takes 2. Time of a clip" in of_size
+    assert "auto compiles nothing" in of_compiler
+    events.clear()
     other = Network(0.0)
-    assert choose(config, cache, {"features/a": other}, CPU, print) == Choice(batch_size=2)
-    assert (other.sizes, said.text) == ([], ""), "nothing is measured twice"
+    assert choose(config, cache, {"features/a": other}, CPU, events.append) == Choice(batch_size=2)
+    assert other.sizes == [], "nothing is measured twice"
+    assert not [event for event in events if isinstance(event, Measured)]
+    copy = scratch(config, cache, tmp_path / "scratch")
+    assert choose(config, copy, {"features/a": other}, CPU, print) == Choice(batch_size=2)
+    assert other.sizes == [], "a trial run takes the choice of the cache"
     cache.storage.put(KEPT, [b'{"batch_size": 4, "compiled": ["features/a"]}'])
     assert choose(config, cache, {"features/a": other}, CPU, print).compiled == {"features/a"}
     assert other.is_on, "compiled, as the shards before"

@@ -3,6 +3,7 @@
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from kinegraph.pipeline.clusters.dask.cluster import UNITS_AT_ONCE
 from kinegraph.pipeline.clusters.walltime import Allotment
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ClusterLost, OutOfTimeError
-from kinegraph.pipeline.extraction.events import Event, UnitLeased, UnitSealed
+from kinegraph.pipeline.extraction.events import Event, Measured, UnitLeased, UnitSealed
 from kinegraph.pipeline.extraction.executors import dask as executor
 from kinegraph.pipeline.extraction.executors.contract import Job
 from kinegraph.pipeline.extraction.executors.dask import DaskSubmission
@@ -39,6 +40,18 @@ class BusyStation(Station):
 
     def run(self, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...]:
         return (UnitLeased(unit=unit),)
+
+
+def test_the_result_of_a_measurement_comes_with_the_first_answer(load: Callable[..., Config]) -> None:
+    config = load("run.executor=dask")
+    station, unit = Station(config, config.cache, KEYS, {}, of_client=False), WorkUnit(shard=0, keys=KEYS)
+    station.setup(SimpleNamespace())  # type: ignore[arg-type]
+    answer: Future[tuple[Event, ...]] = Future()
+    station._answers[0] = answer
+    events = (Measured(result="run.batch_size: auto takes 4"), UnitSealed(unit=unit, failed_clips=()))
+    for event in events:
+        station._report(event)
+    assert answer.result(0) == events
 
 
 def test_waiting_for_others_ends_with_the_time(load: Callable[..., Config], dask_cluster: LocalCluster) -> None:
