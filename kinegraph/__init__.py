@@ -230,8 +230,8 @@ def build_backbone(
     head: bool = False,
     **options: int | str,
 ) -> "Backbone":
-    """Builds a frozen backbone in eval mode, on the CPU in float32, and returns it. Layers above the highest tap are
-    removed.
+    """Builds a frozen backbone in eval mode, on the CPU in float32, and returns it. Without `head`, the layers above
+    the highest tap are removed.
 
     - `model`, `weights`, `options`: as in the section `backbones` of a config.
     - `taps`: the names of the layers whose outputs the backbone returns.

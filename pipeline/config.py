@@ -178,7 +178,7 @@ class TrainSection(TrainOptions):
 
     def variant(self, name: str) -> TrainOptions:
         """Returns the training options of the variant `name`, which must be a key of `variants`. They are the options
-        of this section, with the keys of the variant in place of its own.
+        of this section, but each key of the variant replaces the same key of the section.
 
         If the variant names another head than this section, `options` of the section is dropped.
         """

@@ -68,7 +68,7 @@ class FirstConfig:
 
     - `num_videos`, `num_classes`: the numbers of videos and classes.
     - `splits`: the name of each split -> its number of videos.
-    - `lists`: the path of the csv file that lists the videos, or () if there is no csv file.
+    - `lists`: a tuple with the path of the csv file that lists the videos. Empty if there is no csv file.
     """
 
     text: str

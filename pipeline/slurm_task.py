@@ -101,8 +101,8 @@ def _left_of(units: Sequence[WorkUnit], cache: Cache, report: Report) -> Iterato
 
 
 def parts_from(units: Sequence[WorkUnit], index: int, num_tasks: int) -> list[Sequence[WorkUnit]]:
-    """Divides `units` among `num_tasks` tasks. Returns one list of units for each task, with the list of the task
-    `index` first, counted from 0. The lists of the next tasks follow, and after the last task comes task 0.
+    """Divides `units` among `num_tasks` tasks and returns one list of units for each task. The lists have the order of
+    the tasks, but begin with the task `index`: `index`, `index` + 1, ..., `num_tasks` - 1, 0, 1, ..., `index` - 1.
 
     For example, of the units a, b, c, d, e and 2 tasks, task 0 has a, c, e and task 1 has b, d. For `index` 1 the
     result is [[b, d], [a, c, e]].

@@ -159,10 +159,10 @@ class UnitSchedule:
         )
 
     def cut_off(self) -> WalltimeError | None:
-        """Returns a WalltimeError if the time limit caused a signal before even one work unit had ended. Returns None
-        otherwise. Call this method after a signal.
+        """Returns a WalltimeError if the time limit caused a signal while the first work unit was computed. Returns
+        None otherwise. Call this method right after the signal.
 
-        The time limit counts as the cause if the signal came shortly before the limit or later.
+        The time limit counts as the cause if the signal came shortly before the limit, or after the limit.
         """
         if self.allotted is None or not self._under_way:
             return None
@@ -170,9 +170,9 @@ class UnitSchedule:
         return self.first_cut_off() if time.time() >= self.allotted.ends_at - warning else None
 
     def first_cut_off(self) -> WalltimeError | None:
-        """Returns a WalltimeError if no work unit has ended within the time limit. Returns None if a unit has ended.
+        """Returns a WalltimeError if no work unit has ended within the time limit, otherwise None.
 
-        Returns None also if this process waited long for its first unit, because a new job may then have enough time.
+        For a process that waited long for its first unit, always returns None, because a new job may have enough time.
         """
         if self.slowest_seconds is not None or self.idle_until is not None:
             return None

@@ -28,8 +28,8 @@ class Demand:
         """Returns the keys of all stages that run for the work unit `unit` (one shard with its stage keys), in the
         order in which they run.
 
-        These are the stages in `unit.keys`, and stages that run only because another stage reads their output. The rows
-        of the latter are not written.
+        These are the stages in `unit.keys`, and stages that run only because another stage reads their output. Only
+        the outputs of the stages in `unit.keys` are written.
         """
         return self.declared.running(unit.keys, partial(self.cache.ledger.has, shard=unit.shard))
 

@@ -41,8 +41,8 @@ class Estimate:
         return asdict(self) | {"inodes": self.files}
 
     def check_fits(self, where: str) -> None:
-        """Raises UsageError if the file system has too few free bytes or inodes for the plan. `where` is the path of
-        the cache, with which the message begins.
+        """Raises UsageError if the file system has too few free bytes or inodes for the plan. The message
+        begins with `where`, the path of the cache.
         """
         if self.free_bytes is not None and self.bytes > self.free_bytes:
             raise UsageError(

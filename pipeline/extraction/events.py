@@ -66,8 +66,8 @@ class UnitLeased:
 
 @dataclass(frozen=True, kw_only=True)
 class UnitSuspected:
-    """Reports that the work unit `unit` (one shard with its stage keys) may have killed several workers. It runs again
-    at the end, with nothing else beside it.
+    """Reports that the work unit `unit` (one shard with its stage keys) may have killed several workers. The unit
+    runs again, alone, after all other units.
     """
 
     unit: WorkUnit
@@ -77,8 +77,8 @@ class UnitSuspected:
 class WorkerLost:
     """Reports that a worker process died while it computed the shards with the numbers `shards`.
 
-    `exit_code` is the exit code of the process, or None if it is unknown. `set_aside` has those of the shards that have
-    killed several workers. They are computed again at the end. The other shards are computed again at once.
+    `exit_code` is the exit code of the process, or None if it is unknown. `set_aside` has the numbers of those
+    shards that have killed several workers. These shards are computed again at the end, all others immediately.
     """
 
     shards: tuple[int, ...]

@@ -41,7 +41,8 @@ class PixelBatch:
 
     - `unit`: the work unit of the shard.
     - `shard_rows`: all rows of the shard.
-    - `rows`: the rows of this batch. `offset` is the position of the first of them in `shard_rows`.
+    - `rows`: the rows of this batch.
+    - `offset`: the position of the first row of this batch in `shard_rows`.
     - `is_last`: True for the last batch of the shard.
     - `clips`: the decoded clip of each row, or the error of the decoder.
     - `pixels`: a kind of square crop -> pixels, RGB uint8 [batch_size, T, S, S, 3], with T frames of S x S px. The
@@ -309,7 +310,7 @@ def decode_at_hand(
       URL.
     - `wanted`: the frames and crops to decode.
     - `timeout_seconds`: the time limit for one reading of the file.
-    - `open_videos`: video files that are already open. It is not used for a local copy, which is removed after use.
+    - `open_videos`: video files that are already open. Not used for a local copy, because the copy is soon removed.
     - `clock`: measures the time of this thread, by kind of work.
     """
     # a copy is removed after use, so it must be closed then

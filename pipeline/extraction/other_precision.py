@@ -19,11 +19,10 @@ from kinegraph.stages.stage import Runner, StageBatch
 
 @dataclass(frozen=True)
 class KeptBatch:
-    """A batch that a network can run on again after the extraction. It implements `stages.stage.StageBatch` for one
-    clip of `batch`.
+    """A batch of an extraction, kept so that a network can run on it again. It implements `stages.stage.StageBatch`.
 
-    `slots` has the position of the clip in `batch`, and `decoded` is the decoded clip. A backbone still gets the pixels
-    of the whole batch. All results of a runner are copied to the host and dropped.
+    `slots` has the position of a single clip in `batch`, and `decoded` is this decoded clip. But `pixels` returns the
+    pixels of all clips of `batch`. All results of a runner are copied to the host and dropped.
     """
 
     batch: StageBatch

@@ -161,8 +161,8 @@ class ShardInProgress:
             self.outputs[reader].fail(row, reason, detail)
 
     def lend(self, key: str, array: str, values: Tensor) -> None:
-        """Keeps `values` in memory until all stages of this unit that read the stage `key` have run. `values` are the
-        rows of the present batch, of the array named `array` of this stage.
+        """Keeps `values` in memory until all stages of this unit that read the stage `key` have run. `values` is
+        the part of the array `array` that the stage has computed for the present batch.
 
         Does nothing if no stage of this unit reads the stage `key`.
         """

@@ -50,12 +50,14 @@ class Choice:
 
 
 def choose(config: Config, cache: Cache, runners: Mapping[str, Runner], device: torch.device, report: Report) -> Choice:
-    """Returns the batch size and the stages to compile, as a Choice. If `run.compile` is `auto`, also turns
-    torch.compile on or off for each network.
+    """Returns the batch size and the stages to compile, as a Choice.
 
-    Takes both from the section `run` of `config`. If an option there is `auto`, takes the choice that `cache` stores
-    for this kind of device and number of threads. If there is none, measures the networks, and reports and stores the
-    result. A network is compiled at its first batch.
+    They are the options `run.batch_size` and `run.compile` of `config`. For an option that is `auto`, `cache` stores a
+    choice for each kind of device and number of threads. If it stores none, the function measures the networks, and
+    reports and stores the result.
+
+    If `run.compile` is `auto`, the function also turns torch.compile on or off for each network. A network is compiled
+    at its first batch.
 
     `runners` maps stage keys to runners on `device`. `report` is called with an event before each measurement, and with
     the results. Raises UsageError if the stored choice needs a compiler that this machine lacks.

@@ -172,9 +172,8 @@ class Worker:
         """Computes all work units `units`, with `decode_threads` threads that decode. Returns the suspects: the units
         that may have killed `max_deaths` workers and were not run.
 
-        If another run works on a unit, tries the unit again after the other units. This goes on until the other run has
-        finished the unit, or is dead and this run computes the unit. If a signal stops the call, all finished shards
-        stay in the cache.
+        If another run works on a unit, tries the unit again after the other units, until one of the two runs has
+        finished the unit. If a signal stops the call, all finished shards stay in the cache.
 
         Raises OutOfTimeError if no further unit can end in time. All units that have begun are finished before. Raises
         WalltimeError if the time limit is too short for one unit.

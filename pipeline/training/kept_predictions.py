@@ -57,7 +57,7 @@ class KeptPredictions:
     """The scores of the V videos of a split, for K classes. The videos have the order of the data set's list.
 
     - `num_clips`: int32 [V], the number of clips of each video whose extraction did not fail.
-    - `clip_ids`: the id of this clip if a video has exactly one, otherwise None.
+    - `clip_ids`: one item for each video: the id of its clip if `num_clips` is 1, otherwise None.
     - `labels`: the class numbers of each video.
     - `scores`: float32 [V, K]. NaN for a video whose clips all failed.
     - `about`: facts about the scores, for example whether they are logits or probabilities.

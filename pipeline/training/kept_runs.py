@@ -1,5 +1,5 @@
-"""Checks whether finished runs may stay in a table of results. All runs of a table must have the same recipe (training
-options) and the same clips.
+"""Checks whether finished runs have the same recipe (training options) and the same clips as new runs. Only such runs
+may form one table of results.
 """
 
 from collections.abc import Sequence
@@ -28,8 +28,9 @@ WAYS_OUT = "choose another folder by train.run, or --overwrite it and all other 
 def require_same_recipes(config: Config, wanted: Sequence[WantedRun], *, overwrite: bool) -> None:
     """Raises RunExists if a finished run was trained with other training options or other clips than `config` now has.
 
-    Checks the runs in `wanted`, and the runs of other seeds beside them. If `overwrite` is True, checks only the runs
-    of other seeds, because the runs in `wanted` will be trained again.
+    Checks the runs in `wanted`, and the runs with other seeds. For a run in `out/lstm/seed0`, these are the runs in all
+    other folders `out/lstm/seed*`. If `overwrite` is True, checks only the runs with other seeds, because the runs in
+    `wanted` will be trained again.
     """
     cache = Cache(config.cache)
     readable = cache.readable()

@@ -31,10 +31,10 @@ log = logging.getLogger("kinegraph")
 
 def with_digest(options: TrainOptions) -> TrainOptions:
     """Returns a copy of `options` in which `start_from` also has the digest of the weights: "runs/a" -> "runs/a@1f0c".
-    So runs that started from other weights have other options.
+    So trainings that start from different weights have different options.
 
-    `start_from` is the folder of the run whose weights the training starts from. If it is None, returns `options`
-    unchanged. Raises RunNotFound or RunError if the folder has no run.
+    `start_from` is the folder of the run whose weights the training starts from. If `start_from` is None, returns
+    `options` unchanged. Raises RunNotFound or RunError if the folder has no run.
     """
     if options.start_from is None:
         return options

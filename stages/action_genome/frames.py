@@ -20,10 +20,11 @@ SPLITS = ("train", "test")
 class GenomeObject:
     """An object in an annotated frame of Action Genome.
 
-    - `class_number`: the line of object_classes.txt, counted from 0.
+    - `class_number`: the number of the class of the object. It is a line of object_classes.txt, counted from 0.
     - `is_visible`: whether the frame shows the object. If it is false, the object has no box and no relations.
     - `box_xyxy`: (x1, y1, x2, y2) in pixels of the frame from which the annotations were made, or None.
-    - `relations`: the relations to the person, as lines of relationship_classes.txt, counted from 0.
+    - `relations`: the numbers of the relations of the object to the person. They are lines of
+      relationship_classes.txt, counted from 0.
     """
 
     class_number: int
@@ -141,8 +142,8 @@ class GenomeFrames:
         )
 
     def usual_counts(self) -> Iterator[tuple[str, int, int]]:
-        """Yields (name of the split, number of videos, number of frames) for each split, with the frames that papers
-        count. Papers count frames with a person and a visible object, in videos with more than two such frames.
+        """Yields (name of the split, number of videos, number of frames) for each split. Only frames that papers count
+        are counted: frames with a person and a visible object, in videos with more than two such frames.
         """
         has_person = np.diff(self.person_starts) > 0
         num_visible = np.concatenate([[0], np.cumsum(self.visible)])

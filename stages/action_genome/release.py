@@ -101,7 +101,7 @@ def _text(array: np.ndarray) -> str:
 
 def complaints_of_list(frames: GenomeFrames, text: str) -> Iterator[str]:
     """Yields a sentence for the user if frame_list.txt does not list exactly the annotated frames `frames`. Yields
-    nothing if it does. `text` is the content of frame_list.txt.
+    nothing if the list is right. `text` is the content of frame_list.txt.
     """
     listed = [*filter(None, map(str.strip, text.splitlines()))]
     of_video = np.repeat(frames.videos, np.diff(frames.frame_starts)).tolist()

@@ -2,8 +2,7 @@
 torch.
 
 A shape is a small disc, diamond or square with a digit. Shape 0 acts, and is called the person. The other shapes are
-the
-objects. The class labels of the videos are not used.
+the objects. The class labels of the videos are not used.
 
 Array shapes: T frames of a video, K shapes, R relations.
 """

@@ -25,8 +25,8 @@ class Vocabulary(StageOptions):
     """The names of the classes of objects and of the relations in scene graphs. The number of a name is its position in
     its list, counted from 0. Relations in `ignored_relations` may occur in files and are not cached.
 
-    All names in `classes` must be different, and all names in `relations` and `ignored_relations` together. Two names
-    are not different if they differ only in case, blanks or the signs / _ -.
+    A name must not occur twice in `classes`. It must not occur twice in `relations` and `ignored_relations` together.
+    Two names that differ only in case, blanks or the signs / _ - count as the same name.
     """
 
     classes: tuple[str, ...] = Field(
@@ -68,7 +68,7 @@ NAMED = {
 def resolve_vocabulary(given: Any) -> Any:
     """Returns the vocabulary for `given`, the value of the option `vocabulary`. If `given` is the name of a shipped
     vocabulary, such as "action_genome", returns this vocabulary. If it is the path of a json file, returns the content
-    of the file, which the caller checks.
+    of the file without checking it.
 
     Raises ValueError if `given` is another string. A `given` that is not a string is returned unchanged.
     """

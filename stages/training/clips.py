@@ -115,12 +115,11 @@ def read_batches(
     clips: Clips, order: Tensor, batch_size: int, names: Sequence[str], device: torch.device
 ) -> Iterator[Batch]:
     """Yields the clips with the indices `order` (int64 [clips]) in batches of `batch_size` clips. The last batch may be
-    smaller. A batch is {name: tensor [B, ...]} on `device`, with the arrays `names`. If samples are whole videos, it
-    also has their "mask".
+    smaller. A batch is {name: tensor [B, ...]} on `device`, with the arrays `names`. If samples are whole videos, a
+    batch also has the array "mask".
 
-    While the caller uses a batch, threads read the next ones. `clips.batches_ahead` is the number of batches that are
-    read ahead. It is 1 if `clips` has no such attribute. If it is 0, batches for a CPU are read without threads, when
-    the caller asks for them.
+    While the caller uses a batch, threads read the next batches. `clips.batches_ahead` is the number of batches that
+    are read ahead, by default 1. If it is 0, batches for a CPU are read in the thread of the caller.
 
     A signal that stops the program raises KeyboardInterrupt between two batches.
     """

@@ -52,8 +52,8 @@ class Schedule:
 
 
 def num_plateaus(metrics: Sequence[float], length: int) -> int:
-    """Returns the number of plateaus in a training, which are times without improvement. `metrics` has one number for
-    each epoch, and a higher number is better.
+    """Returns the number of plateaus in a training. `metrics` has one number for each epoch, and a higher number is
+    better.
 
     A plateau is a series of `length` epochs that are not better than the best epoch before the series. Plateaus do not
     overlap. For example, with `length` 2 the metrics 5, 6, 6, 6, 6, 6 have two plateaus.

@@ -61,8 +61,8 @@ def are_children(run: RunOptions) -> bool:
 def settings(*, children: bool) -> dict[str, Any]:
     """Returns the settings of Dask that hold while this process uses the cluster, as a dict {name of a setting: value}.
 
-    `children` says that the workers are child processes of this process. Then a worker that died may take any time to
-    restart.
+    `children` says whether the workers are child processes of this process. If they are, the restart of a dead worker
+    has no time limit.
     """
     configuration: dict[str, Any] = {
         "distributed.scheduler.allowed-failures": MAX_DEATHS - 1,

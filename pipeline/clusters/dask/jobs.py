@@ -1,7 +1,7 @@
 """Runs Dask workers as jobs of a batch system with dask-jobqueue, and replaces jobs that brought no worker.
 
 dask-jobqueue never checks a submitted job again. If a job is refused, or ends before its worker reaches the scheduler,
-dask-jobqueue takes it for a job that waits in the queue.
+dask-jobqueue treats it as a job that waits in the queue.
 """
 
 import logging
@@ -153,8 +153,8 @@ class JobWatch:
 
     - `cluster`: the cluster of dask-jobqueue.
     - `options`: the options of its jobs.
-    - `had_worker`: whether the cluster has had a worker. A refusal is then an error only if several jobs in a row are
-      refused, because it may be temporary.
+    - `had_worker`: whether the cluster has had a worker. If it has, a refused job is no error, because the refusal may
+      be temporary. Several refused jobs in a row are an error.
     """
 
     def __init__(self, cluster: Any, options: JobQueueOptions, *, had_worker: bool) -> None:
@@ -217,7 +217,7 @@ class JobWatch:
 
 
 def is_over(kind: str, job_id: str) -> bool:
-    """Returns whether the job `job_id` of a batch system has ended or is unknown there. `kind` is the batch system:
+    """Returns whether the job `job_id` has ended, or is unknown to its batch system. `kind` is the batch system:
     "slurm", "pbs", "lsf" or "sge".
 
     Returns False if the batch system does not answer, or if its program is missing.

@@ -43,12 +43,12 @@ class Workers:
         return max(self._number, most_workers(self.run))
 
     def require(self) -> None:
-        """Raises an error if the cluster has had no worker for more than `run.dask.timeout_seconds`. While workers
-        restart, the limit is ten times as long.
+        """Raises an error if the cluster has had no worker for too long. The limit is `run.dask.timeout_seconds`, or
+        ten times as long while workers restart.
 
-        The error is OutOfTimeError if the last worker left because its time was over, otherwise ClusterLost. If the
-        workers are batch jobs, there is no limit. Raises ClusterError if their jobs are refused or end without a
-        worker.
+        The error is OutOfTimeError if the last worker left because its time was over, otherwise ClusterLost. Workers
+        that are batch jobs have no such limit. For these workers, raises ClusterError if jobs are refused or end
+        without a worker.
         """
         self._count()
         if self._jobs is not None:

@@ -73,7 +73,7 @@ class Work(BaseModel):
 
 
 class Completion(BaseModel):
-    """The content of the completion file of a task, with its `exit_code`. A task writes the file when it ends."""
+    """The content of the file that a task writes when it ends. `exit_code` is the exit code of the task."""
 
     exit_code: int
 
@@ -81,7 +81,7 @@ class Completion(BaseModel):
 class Submission(BaseModel):
     """The record of a job array that was submitted to SLURM.
 
-    - `name`: its name in the cache.
+    - `name`: the name of the record in the cache.
     - `kind`: "extract" or "train".
     - `job_id`: the job id in SLURM.
     - `folder`: the folder with the files for the tasks.
@@ -121,8 +121,8 @@ class Submission(BaseModel):
         return state
 
     def has_ended(self, state: ArrayState) -> bool:
-        """Returns whether every task has ended: `state` says so, or the task has written its completion file. SLURM
-        alone may miss the end of a task.
+        """Returns whether every task has ended. A task has ended if `state` says so, or if its completion file exists.
+        SLURM alone may miss the end of a task.
         """
         return state.is_over or all(
             task.is_over or self._completion(index) is not None for index, task in state.tasks.items()
@@ -262,9 +262,9 @@ def _job_id(output: str, script: Path) -> str:
 
 
 def cancel_pending(submission: Submission) -> None:
-    """Cancels the tasks of `submission` that have not begun, when all work is done.
+    """Cancels the tasks of `submission` that have not begun. Call this function when all work is done.
 
-    An error is only logged, because a task that begins later finds nothing to do.
+    An error is only logged, because a task that is not cancelled finds nothing to do.
     """
     try:
         run("scancel", "--state=PENDING", submission.job_id, seconds=SUBMIT_SECONDS)

@@ -127,8 +127,8 @@ class DaskSubmission:
     def run(self, units: Iterable[WorkUnit], max_deaths: int) -> list[WorkUnit]:
         """Runs all work units `units` and returns the suspects: the units that may have killed `max_deaths` workers.
 
-        If another run works on a unit, tries the unit again after the other units. This goes on until the other run has
-        finished the unit, or is dead and this run computes the unit.
+        If another run works on a unit, tries the unit again after the other units, until one of the two runs has
+        finished the unit.
 
         Raises OutOfTimeError when the time limit of the run is over and the units that have begun are finished. Raises
         WalltimeError if not even one unit fits into the time limit. Raises ClusterLost if the cluster is gone.
