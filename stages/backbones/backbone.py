@@ -120,7 +120,8 @@ class Backbone(nn.Module):
 
         `x` is the input of the whole network. In a network that `cut_below` has cut at a tap, `x` has maps of this tap.
         `x` and the maps are [B, C, T, H, W] in a 3D network, and [B*T, C, H, W] in a 2D network. There are B clips of T
-        frames or maps, with C channels, H rows and W columns.
+        frames or maps, with C channels, H rows and W columns. If the output after the last tap is wanted, the result
+        also has `head`, as `head_of` returns it.
         """
         maps: dict[str, Tensor] = {}
         for tap in self.levels:

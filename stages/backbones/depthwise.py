@@ -29,8 +29,9 @@ class BlockWidths(NamedTuple):
 
 
 class SqueezeExcitation(nn.Module):
-    """A layer that multiplies each channel by a number from 0 to 1 (Hu et al. 2018, arXiv 1709.01507). The number
-    depends on the means of all channels. `squeezed` is the number of channels between its two convolutions.
+    """A layer that multiplies each channel by a number from 0 to 1 (Hu et al. 2018, arXiv 1709.01507). Two convolutions
+    compute these numbers from the means of all channels. `squeezed` is the number of channels between the two
+    convolutions.
     """
 
     def __init__(self, channels: int, squeezed: int) -> None:
@@ -39,8 +40,8 @@ class SqueezeExcitation(nn.Module):
         self.fc2 = nn.Conv3d(squeezed, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Multiplies each channel of the maps `x` [B, C, T, H, W] by its number. Returns maps of the same shape. There
-        are B clips, C channels, T frames, H rows and W columns.
+        """Multiplies each channel of the maps `x` [B, C, T, H, W] by a number from 0 to 1, which is computed from `x`.
+        Returns maps of the same shape. There are B clips, C channels, T frames, H rows and W columns.
         """
         factors: Tensor = self.fc2(self.fc1(x.mean((2, 3, 4), keepdim=True)).relu()).sigmoid()
         return x * factors
@@ -92,7 +93,7 @@ class CSN(Backbone):
     """A channel-separated network (CSN) without its classifier. `blocks` has the numbers of residual blocks of res2,
     res3, res4 and res5.
 
-    res3, res4 and res5 halve the number of frames.
+    Each of res3, res4 and res5 halves the number of frames.
     """
 
     stages: ClassVar = {

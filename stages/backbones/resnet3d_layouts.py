@@ -35,7 +35,8 @@ class ResNetLayout:
     `blocks`: number of residual blocks in each of res2 to res5.
     `stem_frames`: length in frames of the kernel of the first convolution.
     `temporal_kernels`: a key of TEMPORAL_KERNELS, for example "alternate".
-    `non_local`: {stage: numbers of residual blocks, from 0}. A non-local block follows each of these blocks.
+    `non_local`: {stage: indices of residual blocks, from 0}, such as {"res3": (1, 3)}. A non-local block follows each
+    of these blocks.
     `res3_attention_frames`: number of frames in a group of the non-local blocks of res3. Positions attend to positions
     in the same group. "all" means that the group is the whole clip.
     `pool1_padding`: padding of pool1 in space.

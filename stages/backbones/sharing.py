@@ -27,8 +27,8 @@ class FramePlaces:
     """Numbers the distinct frames of a shard, and assigns each frame to a run of the network. Two frames are the same
     frame if video, crop and time are equal.
 
-    `rows` are the rows of the shard. The network takes every `every`-th frame of a clip, `num_frames` frames in all.
-    The frames that are new in a batch of `batch_size` rows form runs of `run_frames` frames.
+    `rows` are the rows of the shard. The network takes every `every`-th frame of a clip, `num_frames` frames in all. A
+    run has `run_frames` frames. All its frames occur for the first time in the same batch of `batch_size` rows.
 
     The attribute `numbers`, int64 [rows, `num_frames`], has the number of each frame. Distinct frames are numbered from
     0, in the order in which they first occur. A row without frames has -1.

@@ -66,8 +66,8 @@ class Tap:
         return prod(stride for _, stride in self.time)
 
     def frames_of_maps(self, num_maps: int, num_frames: int) -> slice | list[int]:
-        """Returns an index for an array of `num_frames` frames. It chooses one frame for each of the `num_maps` maps of
-        the tap.
+        """Returns the index (a slice or a list of numbers) that chooses frames from an array of `num_frames` frames:
+        one frame for each of the `num_maps` maps of the tap.
 
         The array may have all frames of the clip, or frames at equal steps, for example only the frames with boxes.
         """

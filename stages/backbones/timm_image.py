@@ -87,16 +87,19 @@ class TimmImage(Backbone):
         """Runs the model on each frame of B clips. Returns {tap: maps [B, C, T, H', W']} for each wanted tap (a named
         layer), with C channels, H' rows and W' columns.
 
-        `clips` are normalised pixels [B, 3, T, H, W], with T frames of H rows and W columns.
+        `clips` are normalised pixels [B, 3, T, H, W], with T frames of H rows and W columns. If class tokens are
+        wanted, the result also has `<tap>_class` -> [B, T, C]. If the output after the last tap is wanted, the result
+        has `head` -> [B, T, C].
         """
         return frame_by_frame(self.run, clips)
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
         """Runs the model on the frames of all clips, `x` [B*T, 3, H, W]. Returns {tap: maps [B*T, C, H', W']} for each
-        wanted tap (a named layer). If wanted, the result also has `<tap>_class` -> class tokens [B*T, C], and `head` ->
-        [B*T, C].
+        wanted tap (a named layer). There are B clips of T frames with H rows and W columns. A map has C channels, H'
+        rows and W' columns.
 
-        There are B clips of T frames with H rows and W columns. A map has C channels, H' rows and W' columns.
+        If class tokens are wanted, the result also has `<tap>_class` -> class tokens [B*T, C]. If the output after the
+        last tap is wanted, the result has `head` -> [B*T, C].
         """
         prefixes = {"return_prefix_tokens": True} if self.wants_class_tokens else {}
         only = {"stop_early": not self.wants_head, "intermediates_only": not self.wants_head}

@@ -88,19 +88,24 @@ class TransformersNetwork(Backbone):
         """Runs the network on B clips. Returns {tap: maps [B, C, T', H', W']} for each wanted tap (a named layer), with
         T' maps of C channels, H' rows and W' columns.
 
-        `clips` are normalised pixels [B, 3, T, H, W], with T frames of H rows and W columns. If wanted, the result also
-        has class tokens and the output `head`, as in `Backbone.forward`.
+        `clips` are normalised pixels [B, 3, T, H, W], with T frames of H rows and W columns. If class tokens are
+        wanted, the result also has `<tap>_class` -> [B, T', C], or [B, 1, C] if the clip has one class token. If the
+        output after the last tap is wanted, the result has `head` -> [B, C], or [B, T, C] in a network of single
+        images.
         """
         if self.family.sees_single_frames:
             return frame_by_frame(self.run, clips)
         return self.run(clips.transpose(1, 2))
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
-        """Runs the network on clips `x` [B, T, 3, H, W]. Returns {tap: maps [B, C, T', H', W']} for each wanted tap (a
-        named layer). For a network of single images, `x` is [B, 3, H, W], and maps are [B, C, H', W'].
+        """Runs the network on `x` [B, T, 3, H, W]: B clips of T frames with H rows and W columns. Returns {tap: maps
+        [B, C, T', H', W']} for each wanted tap (a named layer), with T' maps of C channels, H' rows and W' columns.
 
-        There are B clips of T frames, or B images, with H rows and W columns. If wanted, the result also has
-        `<tap>_class` and `head`.
+        If class tokens are wanted, the result also has `<tap>_class` -> class token [B, 1, C]. If the output after the
+        last tap is wanted, the result has `head` -> [B, C].
+
+        A network of single images takes B images [B, 3, H, W]. Its maps are [B, C, H', W'], and its class tokens are
+        [B, C].
         """
         family, folder = self.family, self.folder
         num_frames, side = 1 if x.ndim == 4 else x.shape[1] // folder.patch_frames, x.shape[-1] // folder.patch_px

@@ -88,8 +88,9 @@ class NodeMessages:
 
 
 class FrameGraphs(nn.Module):
-    """A module through which a block passes its graphs over frames, so that `outputs_of` can collect them. `forward`
-    returns its input: the weights [B, G, T, T] for B clips, G = `num_graphs` graphs and T frames.
+    """A module through which a block passes its graphs, so that `outputs_of` can collect them. The nodes of these
+    graphs are frames. `forward` returns its input: the weights [B, G, T, T] for B clips, G = `num_graphs` graphs and T
+    frames.
     """
 
     def __init__(self, num_graphs: int) -> None:

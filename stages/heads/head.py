@@ -34,7 +34,7 @@ class HeadOptions(StageOptions):
 
     def recorded(self) -> dict[str, Any]:
         """Returns the options that a run stores, as {name of the option: value}. A run that was interrupted continues
-        only if these options are equal.
+        only with the same options.
         """
         return self.model_dump()
 

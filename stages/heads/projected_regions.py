@@ -41,7 +41,7 @@ class ProjectedRegions:
     - `with_mean`: whether the mean of the features over the whole clip is computed too.
 
     The attribute `reads` has the names of the arrays that a batch must have. The head builds its projection with
-    `make_project()` and passes it to each call:
+    `make_project()` and passes it to each call. A call has these arguments:
 
     - `batch`, `dtype`: the arrays, and the type of the features to compute.
     - `project`: the projection.

@@ -66,9 +66,10 @@ class SpaceTimeGraph(nn.Module):
     states), for B clips, T frames, V nodes of a frame and D channels of a node. The states are those of the recurrent
     layers after the last frame.
 
-    A long video can be processed in pieces. Each call then gets the states that the call for the piece before has
-    returned. The new nodes are equal to those of one call for the whole video. There are three exceptions, which take a
-    mean over the frames of a call: the schedule `space_only`, the norm `layer_clip`, and the norm `batch` in training.
+    A long video can be processed in several calls, each with the next frames. Each call then gets the states that the
+    call before has returned. The new nodes are equal to those of one call for the whole video. There are three
+    exceptions, which take a mean over the frames of a call: the schedule `space_only`, the norm `layer_clip`, and the
+    norm `batch` in training.
     """
 
     def __init__(self, options: RstgBlockOptions) -> None:

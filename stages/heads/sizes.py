@@ -181,7 +181,8 @@ def clips_of(size: PaperSize, reads: Sequence[str], num_clips: int) -> dict[str,
     """Returns an artificial batch of `num_clips` clips, to count the operations of a head. The batch is {name of the
     array: values [num_clips, ...]}. `reads` are the names of the arrays. `size.spec` has their shapes.
 
-    Frames have 50 regions, and scene graphs have 5 objects. All other values are 1.
+    Arrays of counts have the value 50 (boxes of a frame) or 5 (objects of a scene graph). All other arrays have only
+    ones.
     """
     return {name: _array(name, (num_clips, *size.spec[name])) for name in reads}
 

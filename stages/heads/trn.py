@@ -43,8 +43,8 @@ class Trn(Head):
     vectors, joined to one. Sizes and the number of tuples are those of the authors' code. Deviation: tuples are drawn
     at random only in training, so that a clip always has the same logits in evaluation.
 
-    With the option `num_segments`, T evenly spaced frames of the clip are used, as the authors use segments of a video.
-    If samples are whole videos, T windows are used.
+    T is the option `num_segments`: the head takes T evenly spaced frames of a clip, or T evenly spaced windows of a
+    whole video. If the option is not set, the head takes all frames of a clip, or VIDEO_SEGMENTS windows.
 
     With T frames, C = `dim` and H = `hidden`, the head has about C H T^2 / 2 parameters. For 32 frames, this is 34 M.
     """

@@ -24,7 +24,7 @@ class ProposalEntry:
     more than `max_side` px, the frame is resized to `max_side` px on its long side.
     `rounding`: how the sides are rounded, "down" as in torchvision or "half_up" as in detectron2.
     `channels`: "rgb" for an input of RGB in 0..1, "bgr_255" for BGR in 0..255. `mean` and `std` belong to this input.
-    `score_threshold`: boxes whose score, as a sigmoid, is lower are dropped.
+    `score_threshold`: a box is dropped if the sigmoid of its score is lower.
     `weights`: {name: WeightSource}, the weights files that have a name.
     """
 

@@ -27,7 +27,7 @@ class RpnProposer(nn.Module):
     `mean`, `std`: normalise R, G and B in 0..1.
     `pre_nms_top`: number of candidates of each level that enter non-maximum suppression (NMS).
     `nms_threshold`: overlap (IoU) above which NMS drops the box with the lower score.
-    `score_threshold`: boxes whose score, as a sigmoid, is lower are dropped.
+    `score_threshold`: a box is dropped if the sigmoid of its score is lower.
     """
 
     mean: Tensor

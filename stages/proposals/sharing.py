@@ -22,8 +22,8 @@ ShownFrame = tuple[object, ...]  # the file, the interval of the data set's list
 
 
 class FramesOfBatch(NamedTuple):
-    """The name of a group of frames of a shard: all frames of `width` x `height` px that occur first in batch number
-    `batch`. Batches are counted from 0.
+    """The name of a group of frames of a shard: the frames of `width` x `height` px that occur for the first time in
+    batch number `batch`. Batches are counted from 0.
     """
 
     batch: int
@@ -46,8 +46,9 @@ class PlacesInRuns:
     the rows of the shard.
 
     The network takes every `every`-th frame of a clip. A batch has `batch_size` rows. A run has as many clips as fit
-    into `frames_together` frames, but at least one clip. If `frames_together` is 1, each run has one frame. The last
-    run of a group may have fewer clips.
+    into `frames_together` frames, but at least one clip. If `frames_together` is 1, each run has one frame. All frames
+    of a run belong to one group: they have the same size, and occur for the first time in the same batch. The last run
+    of a group may have fewer clips.
 
     The results are attributes:
 

@@ -17,7 +17,7 @@ from kinegraph.stages.regions.geometry import boxes_in_crop, overlaps
 class ClipFrames:
     """The input of a source of proposals: T frames of one clip.
 
-    `video_id`: the id of the video, for example `a/b.mp4`, also if the clip is an interval of the video.
+    `video_id`: the id of the whole video, for example `a/b.mp4`, even if the clip comes from an interval of the video.
     `width`, `height`: the size of the video in px.
     `seconds`: [T] float64, the presentation times of the frames.
     `pixels`: [T, h, w, 3] uint8 RGB, the frames, resized to the `input_size` of the source's options. None if the
@@ -25,7 +25,8 @@ class ClipFrames:
     `numbers`: [T] int64, the numbers of the frames in the video, from 0. They are valid only if `takes_numbers` of the
     source's options is true.
     `video_frames`: the number of frames of the video. It is valid only if `numbers` is valid.
-    `annotated`: the same numbers for a clip of frames that the data set annotates. None for other clips.
+    `annotated`: the numbers of the frames in the video, from 0, if the clip consists of annotated frames of the data
+    set. None for other clips.
 
     A `PixelSource` may get frames of several clips at once, from videos of equal size. `video_id` is then "", `seconds`
     are NaN, and the fields after `pixels` are not set.

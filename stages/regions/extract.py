@@ -32,10 +32,9 @@ def regions_of_clips(
     `seen`: [B, 4] float64, the rectangle (x1, y1, x2, y2) of the video that the network saw, in pixels. The network saw
     it as a square of `input_size` px, mirrored if x1 > x2.
     `options`: the options of region features. If `options.grid` is true, the result also has `grid` [B, T, N, C, S, S],
-    the cells of RoIAlign that are reduced to the vector. S is `options.size`.
-    `places`: [2, n] int64, the places of the n valid boxes. Row 0 has the number of the map of each box, from 0 to B *
-    T
-    - 1. Row 1 has the index of the box in its frame. If it is None, it is computed from `count`.
+    the S x S bins into which RoIAlign divides each box. S is `options.size`.
+    `places`: [2, n] int64, the places of the n valid boxes. Row 0 has the index of the map of each box among all B * T
+    maps. Row 1 has the index of the box in its frame. If `places` is None, it is computed from `count`.
     """
     at = tap.frames_of_maps(maps.shape[1], boxes.shape[1])
     projected = on_input(boxes[:, at].double(), seen[:, None, None], input_size).float() - tap.offset_px

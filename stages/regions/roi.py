@@ -27,7 +27,7 @@ class RegionBatch:
     `grid`: [T, N, C, size, size] float32, the bins into which RoIAlign divides each region. It is None if the option
     `grid` is false.
 
-    Regions without a valid box have zeros.
+    Regions without a valid box have zeros. For B clips, both arrays have an axis B before T.
     """
 
     features: Tensor

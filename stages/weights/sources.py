@@ -73,7 +73,7 @@ class WeightSource:
     `sampling`: the clips that the network was trained on. None for a network of images.
     `short_side_px`, `crop_px`: short side of the resized frame, and side of the crop, with which the network was
     tested.
-    `classes`: number of classes of the classifier in the file, which is not used.
+    `classes`: number of classes of the classifier in the file. The classifier itself is not loaded.
     `resize`: how frames were resized to `short_side_px`. None if it is unknown, or if no config can state it.
     `geometry`: options of the trained network that the shapes of the weights do not show, such as `res5_stride`.
     """

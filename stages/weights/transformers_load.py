@@ -95,8 +95,8 @@ def load_network(
 
 
 def files_digest(folder: Path) -> str:
-    """Returns the sha256 of the safetensors file in `folder`. For several files, returns the sha256 of the text that
-    consists of their digests, in the order of their names.
+    """Returns the sha256 of the safetensors file in `folder`. If there are several files, their sha256 digests are
+    joined to one text, in the order of the file names. The sha256 of this text is returned.
     """
     digests = []
     for path in weight_files(folder):
