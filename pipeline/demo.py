@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count, groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.reader import CachedClips
@@ -14,7 +15,6 @@ from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import Config, load_config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.pipeline.extraction.run import extract
-from kinegraph.pipeline.training.joint_comparison import JointComparison, compare
 from kinegraph.pipeline.training.results import RunResults
 from kinegraph.pipeline.training.scoring import evaluate_run
 from kinegraph.pipeline.training.table import RunsDiverged, TrainedRun, train_runs, wanted_runs
@@ -24,6 +24,9 @@ from kinegraph.stages.training.checkpoint import is_trained
 from kinegraph.stages.training.clips import require_usable
 from kinegraph.stages.training.evaluation import EvaluationResult
 from kinegraph.stages.training.train import on_threads
+
+if TYPE_CHECKING:
+    from kinegraph.pipeline.training.joint_comparison import JointComparison
 
 log = logging.getLogger("kinegraph")
 CONFIG = Path(__file__).with_name("demo.yaml")
@@ -99,7 +102,7 @@ class FinetuneDemoResult:
     - `seconds`: the duration of the demo.
     """
 
-    comparisons: tuple[JointComparison, ...]
+    comparisons: "tuple[JointComparison, ...]"
     start: str
     epochs: int
     seconds: float
@@ -183,6 +186,8 @@ def run_finetune_demo(config: Config, seeds: int, note: Callable[[str], None]) -
     Videos, cache and runs that exist are kept. `note` is called with a line of text at each step. Raises ConfigError if
     the config has no variant TUNED.
     """
+    from kinegraph.pipeline.training.joint_comparison import compare  # torchvision, which takes as long as torch
+
     begun = time.monotonic()
     if TUNED not in config.train.variants:
         raise ConfigError(f"demo --finetune: the config needs the variant {TUNED} in train.variants")

@@ -7,12 +7,15 @@ Letters: K things, T frames, S px side of a sprite. Positions are (x, y) in pixe
 """
 
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 FRAME_SIZE = 96
 FIRST_UNSEEN_DIGIT = 1300
+DIGITS_FILE = ("datasets", "data", "digits.csv.gz")  # below the folder of scikit-learn
 FloatArray = npt.NDArray[np.floating]
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -22,6 +25,11 @@ def bundled_digits() -> tuple[FloatArray, npt.NDArray[np.int64]]:
     """Returns (images, digits) of the handwritten digits in the package scikit-learn. The images are [1797, 8, 8] with
     values from 0 to 1, and the digits are [1797].
     """
+    folders = getattr(find_spec("sklearn"), "submodule_search_locations", None) or ()
+    for file in (Path(folder, *DIGITS_FILE) for folder in folders):
+        if file.is_file():  # the import of scikit-learn takes 50 times as long
+            rows = np.loadtxt(file, np.float32, delimiter=",")
+            return rows[:, :-1].reshape(-1, 8, 8) / 16, rows[:, -1].astype(np.int64)
     from sklearn.datasets import load_digits
 
     bundled = load_digits()

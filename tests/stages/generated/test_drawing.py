@@ -5,6 +5,7 @@ from kinegraph.stages.generated.drawing import (
     FIRST_UNSEEN_DIGIT,
     FRAME_SIZE,
     boxes_around,
+    bundled_digits,
     draw,
     ground,
     pick_digit,
@@ -63,3 +64,12 @@ def test_the_ground_is_not_clipped() -> None:
 def test_boxes() -> None:
     boxes = boxes_around(np.array([[[20.0, 30.0], [5.0, 6.0]]]), np.array([4, 10]))
     assert boxes.tolist() == [[[18, 28, 22, 32], [0, 1, 10, 11]]]
+
+
+def test_digits_are_read_from_the_file_of_scikit_learn_or_by_its_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, digits = bundled_digits.__wrapped__()
+    assert (images.shape, images.dtype, digits.shape) == ((1797, 8, 8), np.float32, (1797,))
+    monkeypatch.setattr("kinegraph.stages.generated.drawing.DIGITS_FILE", ("no such file",))
+    by_function = bundled_digits.__wrapped__()
+    assert np.array_equal(images, by_function[0])
+    assert np.array_equal(digits, by_function[1])
