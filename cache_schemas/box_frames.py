@@ -15,9 +15,9 @@ BOX_FRAMES = "clips/box_frames"  # before the name of an array: the frames with 
 
 
 def box_frames_arrays(specs: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
-    """Returns array name -> ArraySpec for the arrays `clips/box_frames/<array>`. Such an array holds, for each time
-    step of the feature array `<array>`, the index of the frame with boxes that belongs to the step. The index counts
-    only the frames with boxes.
+    """Returns array name -> ArraySpec for the arrays `clips/box_frames/<array>`. Such an array has one index for each
+    time step of the feature array `<array>`. Index i means that the boxes of the step are those of frame i. Only the
+    frames with boxes are counted, from 0.
 
     `specs` maps the name of each stored array to its ArraySpec. Only feature maps and region features with a
     `frame_index` get such an array. It is not stored. Readers compute its values from `frame_index`.

@@ -361,7 +361,7 @@ class Cache:
         `clips/crop`: the rectangle of the frame that each row shows.
         `clips/crop/<entry>`: the rectangle that the backbone `<entry>` sees, if it resizes whole frames before it cuts
             the crop.
-        `clips/box_frames/<array>`: the index of the frame with boxes that belongs to each time step of `<array>`.
+        `clips/box_frames/<array>`: for each time step of `<array>`, the index of its frame among the frames with boxes.
 
         A cache without the stage `clips`, for example after an import, has no arrays of crops. `planned` are stages
         that the cache may not have yet. Their arrays are included, unless the cache has a stage with the same key.
@@ -375,8 +375,8 @@ class Cache:
         return specs | {crop.name: crop for crop in crops} | box_frames_arrays(specs)
 
     def framing(self, entry: str) -> Framing:
-        """Returns how the backbone with the name `entry` resized and cut frames. Raises CacheError if the cache lacks
-        the backbone.
+        """Returns a Framing, which says how the backbone with the name `entry` resized and cut frames. Raises
+        CacheError if the cache lacks the backbone.
         """
         return Framing.from_options(self.stage(f"{FEATURES}{entry}").options)
 

@@ -195,8 +195,8 @@ class ClipsTable:
 
     @staticmethod
     def count_values(storage: Storage, names: Sequence[str]) -> Counter[tuple[Any, ...]]:
-        """Returns values of the columns `names` -> number of rows with these values. The values are tuples in the order
-        of `names`. Only one row group is in memory at a time.
+        """Counts how often each combination of values occurs in the columns `names`. Returns (value in each column) ->
+        number of rows with these values. Only one row group is in memory at a time.
         """
         counts = Counter[tuple[Any, ...]]()
         with _opened(storage) as file:
@@ -322,7 +322,7 @@ def merged(old: Sequence[ClipRow], new: Sequence[ClipRow]) -> list[ClipRow]:
 def interval_id(video: str, interval: Interval) -> str:
     """Returns the video_id of an interval of `video`: `<video>@<start>-<end>`, for example `film@3-7.5`.
 
-    `interval` is (start, end) in seconds. They are written with the fewest digits that keep the exact number.
+    `interval` is (start, end) in seconds. Start and end are written with the fewest digits that keep the exact number.
     """
     start, end = (repr(seconds).removesuffix(".0") for seconds in interval)
     return f"{video}@{start}-{end}"

@@ -233,7 +233,7 @@ def fault(error: Exception) -> str:
     """Returns one line that says why a document could not be parsed. `error` is the exception that was raised.
 
     If `error` is from pydantic, the library that checks documents, the line describes only the first fault. The line
-    then has the key with the fault and its value.
+    then has the key whose value is wrong, and the wrong value.
     """
     if not isinstance(error, ValidationError):
         return shortened(str(error))

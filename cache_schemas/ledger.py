@@ -91,7 +91,7 @@ class Source(_Record):
 class Exported(_Record):
     """Says that a shard was copied from another cache.
 
-    kind: the kind of store of that cache, "zarr" or "hdf5".
+    kind: the kind of store of the other cache, "zarr" or "hdf5".
     kinegraph: the version of kinegraph that made the copy.
     at: the time of the copy (ISO 8601).
     """

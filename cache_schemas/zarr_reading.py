@@ -68,7 +68,8 @@ class ShardView:
 class CompressedShardView(ShardView):
     """One array of one shard with compressed chunks, mapped into memory. `row` decodes the chunk that holds the row.
 
-    If one chunk holds all rows of the shard, it is decoded once and kept. Otherwise a chunk is decoded for each row.
+    If one chunk holds all rows of the shard, the first call of `row` decodes it, and later calls use the decoded chunk.
+    Otherwise each row is a chunk, and every call decodes one chunk.
     """
 
     def row(self, index: int) -> np.ndarray:

@@ -138,7 +138,8 @@ class Neighbours:
 
 def build_index(clips: ShownClips, spec: ArraySpec) -> RegionIndex:
     """Returns a RegionIndex of evenly drawn regions of the array `spec`, which has the axes [time steps, regions,
-    channels]. Reads at most MAX_BYTES of the array. The index has at most MAX_REGIONS regions and MAX_BYTES.
+    channels]. Reads at most MAX_BYTES bytes of the array. The index has at most MAX_REGIONS regions, whose vectors take
+    at most MAX_BYTES bytes.
     """
     cache = clips.cache
     *_, channels = spec.shape

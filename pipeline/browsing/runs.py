@@ -1,4 +1,4 @@
-"""Reads the runs that `kinegraph browse` shows, and their predictions that `kinegraph evaluate` kept. Torch-free."""
+"""Reads the runs that `kinegraph browse` shows, and the predictions that `evaluate` wrote for them. Torch-free."""
 
 from dataclasses import dataclass
 from functools import cached_property

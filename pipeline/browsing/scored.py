@@ -1,4 +1,4 @@
-"""Reads the predictions for videos that `kinegraph evaluate` kept for a run, for `kinegraph browse`. Torch-free."""
+"""Reads the predictions that `kinegraph evaluate` wrote for the videos of a run, for `kinegraph browse`. Torch-free."""
 
 import logging
 from collections.abc import Sequence

@@ -74,7 +74,8 @@ class Indexed:
     warnings: sentences about labels that look like mistakes.
     files: name of each split -> its numbers of listed, published, present, missing and unreadable videos. It is empty
         unless the data set is in its owners' layout.
-    missing: name of each listed video without a file -> what was looked for. Rows that the video has are kept.
+    missing: name of each listed video without a file -> what was looked for. If `cache` has rows of the video, they
+        stay.
     classes_from: the file or rule that decided the order of the classes, or "".
     notes: sentences about what the data set dropped or changed.
     differences: sentences about missing and unreadable videos, and about numbers that differ from the published ones.

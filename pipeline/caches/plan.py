@@ -28,8 +28,8 @@ class WorkUnit:
     """One piece of work of an extraction: the number of a shard, and the keys of the stages to write for it, in the
     order in which they run.
 
-    `reopened` is used only with `--retry-failed`. It has the present ledger records of the stages whose failed clips
-    are computed again. The other clips of these stages are kept.
+    `reopened` is empty without `--retry-failed`. With it, `reopened` has the present ledger records of the stages whose
+    failed clips are computed again. The values of the other clips of these stages are copied from the finished shard.
     """
 
     shard: int
@@ -223,8 +223,8 @@ def parse_part(text: str) -> tuple[int, int]:
 
 
 def why(config: Config, cache: Cache) -> dict[str, list[str] | None]:
-    """Returns how the stages of the config differ from those of the cache: stage key -> list of lines. There is one
-    line (`option: value in the cache -> value in the config`) for each option that differs.
+    """Compares the stages of the config with those of the cache. Returns stage key -> list of lines. There is one line
+    (`option: value in the cache -> value in the config`) for each option that differs.
 
     If no option differs, the list is empty. If the cache does not have the stage, there is None in place of a list.
     Imported stages are not compared.

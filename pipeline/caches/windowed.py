@@ -97,7 +97,8 @@ def annotated(listing: Listing, probes: Probes, options: ClipOptions, cache: Cac
     of the video.
 
     `probes` maps the path of each video of `listing` to its facts, or to the error of opening it. `options` says how
-    videos are cut into windows. If a video can no longer be opened, the facts in `cache` are kept.
+    videos are cut into windows. If a video can no longer be opened, its length is copied from the annotations.json that
+    `cache` has now.
     """
     before = _annotated_before(cache)
     database = {}

@@ -47,7 +47,7 @@ def agreed_versions() -> dict[str, str]:
 
 def differing_versions(expected: Mapping[str, str], found: Mapping[str, str] | None = None) -> str:
     """Returns a text that lists the packages whose version in `found` is not the version in `expected`. For example,
-    "torch 2.9.0 (here 2.11.0)" stands for 2.9.0 in `found`. Returns "" if no version differs.
+    "torch 2.9.0 (here 2.11.0)" means 2.9.0 in `found` and 2.11.0 in `expected`. Returns "" if no version differs.
 
     `expected` and `found` map names of packages to versions. If `found` is None, the versions of this process are
     taken. A package that `found` lacks is not compared.

@@ -15,8 +15,8 @@ BINS = 24
 
 @dataclass(frozen=True, kw_only=True)
 class BoxSummary:
-    """A summary of the boxes of a cache, for a report. All values are of a sample of R rows, each with T time steps. A
-    time step has room for N boxes.
+    """A summary of the boxes of a cache, for a report. All values are of a sample of R rows. A row has T frames with
+    boxes, the time steps. A time step has room for N boxes.
 
     - `rows`: [R], the row numbers of the sample.
     - `counts`: [R * T], the number of boxes at each time step.

@@ -23,7 +23,7 @@ NO_BOXES = np.empty((0, 4))
 
 def evenly_spread(count: int, most: int) -> list[int]:
     """Returns at most `most` of the numbers from 0 to `count` - 1, evenly spread. The first and the last number are
-    among them.
+    among them. If `most` is 1, the result is [0].
     """
     places: list[int] = np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int)).tolist()
     return places
@@ -39,10 +39,10 @@ def box_step(samples: ArraySamples) -> int:
 def clip_strip(
     samples: ArraySamples, finder: FrameFinder, row: int, boxes: int, frames: int, path: int | None
 ) -> Strip:
-    """Returns a Strip of at most `frames` time steps of the clip in row `row`. Each frame has the `boxes` boxes with
-    the best scores.
+    """Returns a Strip of at most `frames` frames of the clip in row `row`, evenly spread. If the cache has boxes, only
+    frames with boxes are drawn, each with the `boxes` boxes that have the best scores.
 
-    `path` is the number of a box of the first frame, or None. A line follows this box through the frames. Raises
+    `path` is the number of a drawn box of the first frame, or None. A line follows this box through the frames. Raises
     FramesMissingError if the clip has no frames to show.
     """
     has_boxes = BOXES in samples.specs and bool(samples.numbers.stages[samples.specs[BOXES].stage].usable[row])
@@ -115,9 +115,10 @@ def boxes_strip(
     samples: ArraySamples, finder: FrameFinder, row: int, nodes: Sequence[tuple[tuple[int, int], float]],
     path: Sequence[tuple[int, int]], *, name: str, title: str, meaning: str, most: int,
 ) -> Strip:  # fmt: skip
-    """Returns a Strip of at most `most` time steps of the clip in row `row`, with only the boxes in `nodes`.
+    """Returns a Strip of the clip in row `row` with only the boxes in `nodes`. The frames are those of the first `most`
+    time steps that have such a box. Time step t is frame t of the clip, if only frames with boxes are counted.
 
-    - `nodes`: ((time step, box), weight) of each box. The first one is drawn in another colour.
+    - `nodes`: ((time step, box), weight) of each box. The first box is drawn in another colour.
     - `path`: the (time step, box) of the boxes that a line joins.
     - `meaning`: what the boxes are, for the description.
 
@@ -170,9 +171,9 @@ def most_similar(
 
 
 def box_classes(samples: ArraySamples, row: int) -> list[list[str]]:
-    """Returns the class names of the cached boxes of the clip in row `row`: one list for each time step. A list has one
-    name for each place for a box. If a place has no box, its name has no meaning. Returns an empty list if the boxes of
-    the cache have no classes.
+    """Returns the class names of the cached boxes of the clip in row `row`: one list for each frame with boxes. Every
+    list has N names, because a frame has room for N boxes. In a frame with n boxes, only the first n names have a
+    meaning. Returns an empty list if the boxes of the cache have no classes.
     """
     names = box_class_names(samples.numbers.cache)
     if BOX_LABELS not in samples.specs:

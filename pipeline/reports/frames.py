@@ -32,7 +32,8 @@ class ClipPictures:
     - `row`: the row of the clip.
     - `pixels`: uint8 RGB [F, H, W, 3]. The short side has at most SHORT_PX px.
     - `times`: [F], the times of the frames in seconds.
-    - `steps`: [F], the number of the time step of each frame.
+    - `steps`: [F], the time step of each frame, from 0. If every second frame of the clip is a time step, time step 3
+      is frame 6 of the clip.
     - `has_changed`: true if the video file has changed since the extraction. Cached boxes then do not fit the frames.
     """
 
@@ -58,8 +59,8 @@ class FrameFinder:
         self._seconds_left = seconds
 
     def clip(self, row_index: int, frame_step: int, most: int) -> ClipPictures:
-        """Returns decoded frames of the clip in row `row_index`. Every `frame_step`-th frame of the clip is a time
-        step. At most `most` of the time steps are returned, evenly spread.
+        """Decodes every `frame_step`-th frame of the clip in row `row_index`. Returns at most `most` of these frames,
+        evenly spread, as ClipPictures.
 
         Raises FramesMissingError if the video is missing or cannot be decoded, or if the time for decoding is used
         up.

@@ -31,8 +31,10 @@ Node = tuple[int, int]  # time step, box
 
 def heaviest(weights: np.ndarray, query: Node, most: int) -> list[tuple[Node, float]]:
     """Returns the `most` nodes that have the largest weights for the node `query`, as (node, weight), the largest
-    weight first. A node is (time step, box). The node `query` itself is left out. `weights` [T, N, T, N] are those of a
-    ClipGraph, for T time steps with N boxes.
+    weight first. A node is (time step, box). The node `query` itself and nodes with the weight 0 are left out.
+
+    `weights` [T, N, T, N] are those of a ClipGraph for one clip, with T time steps of N boxes. Entry (t, i, u, j) is
+    the weight that the node (u, j) has for the node (t, i).
     """
     row = weights[query].copy()  # [T, N]
     row[query] = 0
@@ -43,12 +45,11 @@ def heaviest(weights: np.ndarray, query: Node, most: int) -> list[tuple[Node, fl
 
 def heaviest_path(weights: np.ndarray) -> list[tuple[Node, float]]:
     """Returns a path through a graph as a list of (node, weight). A node is (time step, box). The path begins at box 0
-    of the first time step. The next node is always the box with the largest weight in the next time step. The weight of
-    the first node is 1.
+    of the first time step. The next node is the box of the next time step that has the largest weight for the present
+    node. The weight of the first node is 1. The path ends where no weight is above 0.
 
-    If the graph has only weights for earlier time steps, the path begins at box 0 of the last time step and goes
-    backwards. The path ends where no weight is above 0. `weights` [T, N, T, N] are those of a ClipGraph, for T time
-    steps with N boxes.
+    If no box has a weight for a box of the time step before its own, the path begins at box 0 of the last time step and
+    goes backwards. `weights` [T, N, T, N] are those of a ClipGraph for one clip, as in `heaviest`.
     """
     num_steps = weights.shape[0]
     is_forwards = any(weights[step, :, step + 1].any() for step in range(num_steps - 1))

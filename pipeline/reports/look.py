@@ -236,7 +236,9 @@ class Look:
         )
 
     def box_overlaps(self) -> Picture:
-        """Draws a histogram of the boxes by their largest intersection over union with a box of the next time step."""
+        """Draws a histogram of the boxes. The value of a box is its largest intersection over union with a box of the
+        next frame that has boxes.
+        """
         overlaps = self.boxes.overlaps
         if not len(overlaps):
             raise NothingToShowError("Clips have boxes at one time step alone.")

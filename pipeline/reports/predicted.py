@@ -1,4 +1,4 @@
-"""Computes scores, confusions and mistakes from the predictions that `kinegraph evaluate` kept for a run. Torch-free.
+"""Computes scores, confusions and mistakes from predictions that `kinegraph evaluate` wrote for a run. Torch-free.
 
 Shapes: V videos, K classes.
 """
@@ -97,11 +97,12 @@ class Predicted:
         return np.where(counts > 0, (precision * hits).sum(0) / np.maximum(counts, 1), np.nan)
 
     def confusion(self) -> np.ndarray:
-        """Returns the confusion matrix of K classes, int64 [K, K]. Entry (i, j) is the number of videos of class i for
-        which class j is predicted.
+        """Returns the confusion matrix of K classes, int64 [K, K]. In entry (i, j), class i is a true class and class j
+        a predicted class. The entry is the number of videos of class i for which class j is predicted.
 
-        If videos may have several labels, the n classes with the largest probabilities are predicted for a video with n
-        labels. Entry (i, j) is then the number of videos with label i for which class j is predicted, but is no label.
+        If videos may have several labels, only wrong predictions are counted, so the diagonal is 0. A video with n
+        labels then has n predicted classes: those with the largest probabilities. A predicted class is wrong if it is
+        no label of the video. Each wrong class j adds 1 to the entries (i, j) of all labels i of the video.
         """
         truth = self.truth.astype(np.int64)
         if not self.is_multi_label:
@@ -152,7 +153,8 @@ class Predicted:
 
     def reliability(self) -> Reliability:
         """Compares the probability of the predicted class of each video with how often the prediction is right. Returns
-        a Reliability. If videos may have several labels, the probabilities of all classes are compared.
+        a Reliability. If videos may have several labels, every class of every video counts as a prediction. It is right
+        if the class is a label of the video.
         """
         if self.is_multi_label:
             confidence, is_true = self.probabilities.ravel(), self.truth.ravel()

@@ -48,7 +48,8 @@ class Lease:
     pid, started: the number of the worker's process, and its start in clock ticks since the boot (0 if unknown).
     deaths: how many earlier workers died while they held the shard, so that the shard may have killed them. None in
         leases of earlier versions, where every earlier attempt counts as a death.
-    ahead: true while the worker is busy with an earlier shard. If the worker dies then, this shard is not the cause.
+    ahead: true while the shard waits, because its worker still works on a shard that it leased before this one. If the
+        worker dies then, this shard is not the cause.
     refreshed_at: when the worker last refreshed the lease, in seconds since 1970 by the worker's clock.
     """
 
@@ -194,8 +195,8 @@ class Leases:
     to release all of them.
 
     A worker may take over a shard if another worker's lease of the shard is stale. A lease is stale if its worker was a
-    process of this machine and is dead. A lease is also stale if it has not changed for its number of seconds, measured
-    by this machine's monotonic clock. Every lease contains this number. In the leases of this worker, it is `seconds`.
+    process of this machine and is dead. Every lease also contains a number of seconds, which is `seconds` in the leases
+    of this worker. A lease that has not changed for so long, by this machine's monotonic clock, is stale, too.
     """
 
     def __init__(self, storage: Storage, seconds: float) -> None:
