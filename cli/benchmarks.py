@@ -17,8 +17,10 @@ def bench(
     as_json: AsJson = False,
     overrides: Overrides = [],
 ) -> None:
-    """Measure how fast a few of your clips are extracted. Compares the extraction with its networks alone, its decoding
-    alone, and a plain loop. Works in a temporary folder and writes nothing to the cache.
+    """Measure how fast a few of your clips are extracted. Writes nothing to the cache.
+
+    Times the same clips in several ways: the whole extraction, only its decoding,
+    only its networks, and a plain loop without a cache. Uses a temporary folder.
     """
     from kinegraph.cache_schemas.cache import Cache
     from kinegraph.pipeline.advice import advice

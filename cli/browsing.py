@@ -20,9 +20,10 @@ def browse(
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Port of 127.0.0.1. 0 is a free port.")] = 0,
 ) -> None:
-    """Show clips, boxes and failures in your browser. Only this machine is served, until Ctrl-C.
+    """Show clips, boxes and failures in your browser. Only browsers on this machine can open the page.
 
-    On another machine, give a port, and run `ssh -L PORT:127.0.0.1:PORT MACHINE` where your browser is.
+    Ctrl-C ends the command. To browse a cache on another machine, start `browse`
+    there with --port, and run `ssh -L PORT:127.0.0.1:PORT MACHINE` here.
     """
     try:
         from kinegraph.pipeline.browsing.server import serve

@@ -111,7 +111,7 @@ def extract(
     ] = False,
     overrides: Overrides = [],
 ) -> int:
-    """Decode videos, run the frozen networks and seal shards. Resumes where it was stopped."""
+    """Decode videos, run the frozen networks and write features to the cache. Resumes where it was stopped."""
     from kinegraph.cache_schemas.cache import Cache
     from kinegraph.pipeline.advice import advice, random_in_config, random_weights_advice
     from kinegraph.pipeline.caches.plan import parse_part
@@ -189,7 +189,7 @@ def verify(
         typer.Option("--drop-unread", help="With --frames --repair: also un-mark clips whose video cannot be read."),
     ] = False,
 ) -> int:
-    """Check every sealed object against the ledger: existence, size, checksum, shape and values."""
+    """Check all finished arrays of a cache against the ledger: existence, size, checksum, shape and values."""
     from kinegraph.cache_schemas.cache import Cache
     from kinegraph.pipeline.caches import verification
 

@@ -99,8 +99,8 @@ def _is_unread(descriptor: int) -> bool:
 
 
 def stop_on_signals() -> None:
-    """Makes SIGINT, SIGTERM and SIGUSR1 stop the command. A signal raises an exception when the command checks for
-    signals the next time. Even if some code catches this exception, the process ends with the exit code of the signal.
+    """Makes SIGINT, SIGTERM and SIGUSR1 stop the command. After a signal, the next check for signals in the main thread
+    raises an exception. Even if some code catches this exception, the process ends with the exit code of the signal.
     """
     stopping.obey()
     atexit.register(_end_as_asked)

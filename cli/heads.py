@@ -100,7 +100,7 @@ def results(
         Path | None, typer.Option(metavar="FILE", help="With --to, write the table to this file. A png needs it.")
     ] = None,
 ) -> None:
-    """Print the table of trained runs from their results.json, with the scores that evaluate added."""
+    """Print a table of the scores of trained runs, also of the scores that `evaluate` added."""
     check_choice("--to", form, TABLE_FORMS)
     check_output("--out", out)
     if form and as_json:
@@ -242,7 +242,7 @@ def models(
     of_heads: Annotated[bool, typer.Option("--heads", help="List the heads, at the sizes of their papers.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List backbones and proposal networks with taps, parameters, GMACs and sources of weights."""
+    """List backbones and proposal networks with their taps (layers), parameters, GMACs and sources of weights."""
     from kinegraph.pipeline import models as known
 
     if name is not None and of_heads:
@@ -275,7 +275,7 @@ def demo(
     ] = False,
     overrides: Overrides = [],
 ) -> None:
-    """Generate videos, extract, train all heads, evaluate and print one table. Needs no network and no GPU."""
+    """Generate videos, extract, train all heads, evaluate and print one table. Needs no internet and no GPU."""
     from kinegraph.pipeline.demo import CONFIG, demo_config, run_demo, run_finetune_demo
 
     chosen = demo_config(config or CONFIG, out, overrides)

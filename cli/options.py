@@ -79,8 +79,8 @@ def run_overrides(
     """Returns a text `run.<key>=<value>` for each argument that is not None, to override the config: `workers` 4 ->
     "run.workers=4".
 
-    If `scheduler` or `scheduler_file` is given, the executor is dask, and a text says so. Raises UsageError if the
-    argument `executor` then names another executor.
+    If `scheduler` or `scheduler_file` is given, the result also has "run.executor=dask". Raises UsageError if
+    `executor` then names another executor.
     """
     if (scheduler or scheduler_file) and executor not in (None, "dask"):
         flag = "--scheduler" if scheduler else "--scheduler-file"

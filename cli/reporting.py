@@ -36,7 +36,10 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Write a page about a cache and trained runs, with figures and frames. It needs no network and changes nothing."""
+    """Write a page about a cache and trained runs, with figures and frames. Changes nothing.
+
+    The page loads nothing from the internet.
+    """
     check_choice("--figures-as", figures_as, FIGURE_FORMS)
     for flag, file in (("--out", out), ("--failures", failures)):
         check_output(flag, file)

@@ -20,7 +20,7 @@ def init(
         str | None, typer.Option(metavar="CSV", help="List of videos, if FOLDER has several lists or none.")
     ] = None,
 ) -> None:
-    """Write a commented config for the videos below a folder. An existing file stays as it is."""
+    """Write a commented config for the videos below a folder. An existing file is not replaced."""
     from kinegraph.pipeline.first_config import first_config, write_first_config
 
     made = first_config(folder, out, annotations)

@@ -14,7 +14,7 @@ HEADER = ("way", "seconds", "least", "most", "clips/s", "ratio", "least", "most"
 
 def compared(comparison: "SpeedComparison") -> None:
     """Prints a table of the speeds that `bench` measured. Each row is one way of working, such as the whole extraction
-    or a plain loop. The column `ratio` is the time of this way, divided by the time of the whole extraction in the same
+    or a plain loop. The column `ratio` is the time of the row, divided by the time of the whole extraction in the same
     round.
     """
     whole = next(iter(comparison.seconds))

@@ -249,8 +249,9 @@ def verified(verification: "Verification", repaired: bool) -> None:
 
 
 def compared(report: "FrameReport", repair: bool) -> None:
-    """Prints the result of `verify --frames`: how many clips would show other frames now. If the cache was upgraded,
-    also prints what the upgrade changed. `repair` is true if the user gave `--repair`.
+    """Prints the result of `verify --frames`: how many clips would show other frames than the cache has, if they were
+    extracted now. If the cache was upgraded, also prints what the upgrade changed. `repair` is true if the user gave
+    `--repair`.
     """
     if report.is_latest:
         say(f"{report.cache}: made by the latest rules for videos, so there is nothing to compare")

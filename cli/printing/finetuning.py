@@ -17,7 +17,7 @@ def step_zero(step: "StepZero") -> None:
     """Prints the result of the check before the first step of a fine-tuning. It compares the scores on features from
     the videos with the scores on the features of the cache.
 
-    No weight has changed at this time, so the scores should be equal except for rounding.
+    No weight has changed before the first step, so the scores should be equal except for rounding.
     """
     equal = (
         "equal those from the cache bit for bit"

@@ -100,7 +100,7 @@ def _waited(run: "RunResults") -> float:
 
 def results(runs: Sequence[tuple[Path, "RunResults"]], form: str | None = None, out: Path | None = None) -> None:
     """Prints a table with one row per head and recipe. A recipe is the options of the training without the seed. Each
-    row shows means over the seeds. If two runs also have equal seeds, the second one gets a row of its own.
+    row shows means over the seeds. If two runs of a row have the same seed, the second run gets a row of its own.
 
     - `runs`: (folder, results) of each run.
     - `form`: "csv", "md", "latex" or "png", to print the table for another program. None means a plain table.

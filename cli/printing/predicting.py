@@ -38,8 +38,8 @@ def failures(found: "Sequence[Prediction]", files: Mapping[str, str]) -> None:
     """Prints to stderr the first 10 videos with a failed clip, with the reason. If other clips of the video have
     scores, the line says how many clips failed.
 
-    `files` is {config key: pattern of the files that the run reads for each video}, for example for `graphs.files`. If
-    a video failed, the patterns are printed, because such a file may be missing.
+    `files` is {config key: pattern of the files that the run reads for each video}, for example {"proposals.files":
+    "boxes/{stem}.json"}. If a video failed, the patterns are printed, because such a file may be missing.
     """
     for line in listed([f"{one.video}: {_in_part(one)}{one.failure}" for one in failed(found)]):
         note(line)

@@ -41,7 +41,7 @@ def profile(measured: "Profile | None") -> None:
     """Prints where the time of an extraction went. One table is for the threads that compute, one for the other
     threads, and one for a GPU. The shares of the first table add up to 100 %.
 
-    If `measured` is None, prints that the command sealed no shard.
+    If `measured` is None, prints that the command finished no shard.
     """
     if measured is None:
         say("no profile: this command sealed no shard")

@@ -69,8 +69,8 @@ def import_features(
     - `annotations`: a csv with the rows of a new cache.
     - `num_frames`: how many frames of each video to import. None means all.
 
-    Without a csv, the rows are those of the cache. A cache without rows gets one row per video. A row without features
-    is a failed clip. A video without a row is not imported. A killed import can be repeated.
+    Without a csv, the rows are those of the cache. A cache without rows gets one row per video. If a row has no
+    features, its clip counts as failed. A video without a row is not imported. A killed import can be repeated.
 
     Raises FeatureFileError for files that cannot be imported, ExchangeError for features that do not fit the rows,
     DatasetError for a bad csv, and CacheMismatch if the cache has other features of this name.

@@ -17,8 +17,8 @@ UNSEALED, DAMAGED = "not sealed yet", "damaged"
 
 
 class SealedClips:
-    """Reads the arrays `specs` of the cache `source`, one row at a time. Read the rows in ascending order, because only
-    a few shards stay open.
+    """Reads the arrays `specs` of the cache `source`, one row at a time. Callers read the rows in ascending order, so
+    that each shard is opened only once.
 
     These attributes describe the cache:
 

@@ -102,7 +102,7 @@ def export_coco(
     decoded. Every call writes all files again.
 
     Raises ExchangeError for a cache without boxes, if no clip is chosen, if there is no room, and if `out` holds
-    anything but such an export. Raises UnknownSplit for a split that does not exist.
+    anything other than an earlier export to COCO. Raises UnknownSplit for a split that does not exist.
     """
     at_hand, specs = VideosAtHand(videos), _specs(source)
     require_rows(source)

@@ -63,7 +63,8 @@ def export_npy(
     made. At the end of the export, its entry `complete` becomes true. A file appears whole or not at all. Every call
     writes all files again.
 
-    Raises ExchangeError for an array that does not exist, and if `out` holds anything but an export of these arrays.
+    Raises ExchangeError for an array that does not exist, and if `out` holds anything other than an earlier export of
+    these arrays.
     """
     specs = chosen_arrays(source, names)
     require_rows(source)

@@ -75,7 +75,8 @@ def export_tad(
 
     A video whose windows are not all extracted has no file and is listed in missing_files.txt. Every call writes all
     files again. Raises ExchangeError for a cache without windows, an array that does not fit, two videos with one name,
-    caches with different windows, and if `out` holds anything but such an export.
+    caches with different windows, and if `out` holds anything other than an earlier export for temporal action
+    localisation.
     """
     specs = _chosen(source, names, "--array")
     beside_specs = [] if beside is None else _chosen(beside, beside_names, "--beside-array")
@@ -229,8 +230,8 @@ def side_by_side(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Joins the features of one video from two caches. `first` [N, C] has one vector for each of N windows, and
     `second` [M, D] one for each of M windows. Returns [min(N, M), C + D].
 
-    N and M may differ by 1, because optical flow has one image less than its video has frames. Raises NoFeaturesError
-    if they differ by more, or if one of them is 0.
+    N and M may differ by 1, because optical flow has one image less than its video has frames. The last window of the
+    longer array is then left out. Raises NoFeaturesError if N and M differ by more, or if N or M is 0.
     """
     lengths = len(first), len(second)
     if max(lengths) - min(lengths) > 1 or not min(lengths):

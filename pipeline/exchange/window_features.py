@@ -20,7 +20,7 @@ NO_WINDOW, FAILED, UNSEALED, DAMAGED = "shorter than a window", "a window failed
 
 
 class NoFeaturesError(Exception):
-    """The features of a video cannot be exported. The message is the reason, such as NO_WINDOW."""
+    """The features of a video cannot be exported. The message is the reason, such as "shorter than a window"."""
 
 
 class WindowFeatures:

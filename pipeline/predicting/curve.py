@@ -14,8 +14,8 @@ def write_curve(prediction: Prediction, class_names: Sequence[str], target: Path
     """Draws the class scores of `prediction` over time and writes the picture to `target`. An existing file is
     replaced.
 
-    The picture shows the `top` classes that have the highest score at any time, best first. `class_names` has the names
-    of all classes. The ending of `target` is the format: .svg, .png or .pdf. Raises UsageError if matplotlib is not
+    The picture shows the `top` classes with the highest maxima over time, best first. `class_names` has the names of
+    all classes. The ending of `target` is the format: .svg, .png or .pdf. Raises UsageError if matplotlib is not
     installed, and CacheNotWritable if the file cannot be written.
     """
     spans, nothing = prediction.spans, np.full(len(class_names), np.nan)

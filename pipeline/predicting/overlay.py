@@ -25,7 +25,7 @@ class Overlay:
     """Facts about an overlay that was written. The overlay has `num_frames` frames and no sound.
 
     `has_sound` says whether the original video has sound. `complaints` names the faults that the decoder found in the
-    video, and the first frame that could not be decoded. It is "" if there were no faults.
+    video, and the first frame that could not be decoded. `complaints` is "" if there were no faults.
     """
 
     num_frames: int

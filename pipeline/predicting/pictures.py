@@ -32,7 +32,7 @@ class Pictures:
     - `failures`: "<video>: <error>" for each video whose overlay could not be written.
     - `complaints`: "<video>: <faults>" for each video that has an overlay although the decoder found faults in the
       video.
-    - `with_sound`: True if a video has sound. Overlays have no sound.
+    - `with_sound`: True if one of the videos has sound, which its overlay lacks.
 
     The constructor writes nothing. It raises UsageError if a file exists and `overwrite` is False, if a package is
     missing, or if `overlay` or `curve` does not fit the videos, for example one file for several videos.

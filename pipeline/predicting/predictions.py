@@ -1,5 +1,5 @@
-"""Defines the result of `predict` for one video: the scores of the video, of its clips and of its parts (spans), and
-the boxes that the head read.
+"""Defines the result of `predict` for one video: the scores of the video, of its clips and of its spans, and the boxes
+that the head read. A span is a part of the video from which one or several clips were taken.
 """
 
 from collections.abc import Sequence
@@ -86,7 +86,7 @@ def _joined(frames: Sequence[FrameBoxes]) -> FrameBoxes:
 @dataclass(frozen=True, kw_only=True)
 class ScoredSpan:
     """The scores of the part [`start`, `end`) of a video, in seconds. Several clips may show the same part, for example
-    under several crops. Their scores are combined.
+    under several crops. A span combines the scores of these clips.
 
     - `probabilities`: the class probabilities [num_classes], from all clips that did not fail. None if all clips
       failed.
@@ -107,16 +107,18 @@ class Prediction:
     """The scores of one video, or the reason why it has no scores.
 
     - `video`: the path or URL of the video.
-    - `clips`: the scores of each clip that did not fail, in the order of time.
-    - `spans`: the scores of each part of the video that has clips, in the order of time. A part whose clips failed is
-      in the list too. The list is empty if the video could not be opened.
-    - `scores`: float64 [num_classes], the mean or the maximum over the clips, as `kinegraph evaluate` computes it.
-    - `probabilities`: the class probabilities [num_classes]. `scores` and `probabilities` are None if all clips failed.
-    - `failure`: why the first failed clip failed, or "" if no clip failed.
+    - `clips`: one ClipScores for each clip that did not fail, in the order of time.
+    - `spans`: one ScoredSpan for each part of the video from which clips were taken, in the order of time. Several
+      clips of one part, such as its crops, share a span. `spans` is empty if the video could not be opened.
+    - `scores`: float64 [num_classes], the mean or the maximum of the probabilities or logits of the clips, as
+      `kinegraph evaluate` computes it. None if no clip has scores.
+    - `probabilities`: [num_classes], the class probabilities that `scores` stands for. None if no clip has scores.
+    - `failure`: why the first failed clip failed, or why the video has no clips. Otherwise "".
     - `num_failed`, `num_clips`: the numbers of failed clips and of all clips.
 
-    A run with `train.over: videos` scores the whole video at once. Then `clips` and `spans` have one entry for the
-    whole video, and `num_failed` and `num_clips` count windows.
+    A run with `train.over: videos` scores the whole video at once. Then `clips` and `spans` have one entry, which is
+    the whole video, and `num_failed` and `num_clips` count its windows. If all windows failed, `clips` is empty, and
+    `spans` has one entry for each window.
     """
 
     video: str

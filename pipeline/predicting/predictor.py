@@ -94,7 +94,7 @@ class Predictor:
         - `videos`: files, URLs, and folders of videos. A path that occurs several times is scored once.
         - `window_seconds`: cuts each video into windows of this length, and each window has clips of its own. The last
           window ends with the video and has 0.5 to 1.5 times this length. A run with `clips.sampling: windows` has
-          windows of its own and ignores the option with a warning.
+          windows of its own. It ignores `window_seconds` and logs a warning.
         - `keep_boxes`: whether the spans of a prediction have the boxes that the head read.
         - `keep_edges`: whether the spans also have the weights of the head's graph between these boxes.
         - `on_progress`: a function that is called with (name of the step, number done, number of all or 0 if unknown).

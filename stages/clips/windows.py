@@ -21,8 +21,8 @@ def new_frames(options: ClipOptions, every: int) -> int | None:
     """Returns how many frames of a window are in no earlier window. For example, 4 if a window of 16 frames starts
     every 4 frames. If a network takes every k-th frame of a window, `every` is k, and only these frames count.
 
-    Returns None if windows share no frame, or if the options have no windows. Returns 1 with `hop_seconds` and `fps:
-    native`, because the number then depends on the video.
+    Returns None if windows share no frame, or if the options have no windows. With `hop_seconds` and `fps: native`, the
+    number depends on the video. The result is then 1, the smallest possible number.
     """
     if not options.has_windows:
         return None

@@ -72,7 +72,9 @@ class FolderContents:
         self.left_out.update(map(_ending, names))
 
     def count_folders_as_videos(self) -> None:
-        """Adds each folder of numbered images to `videos`, as one video. `left_out` then excludes the images."""
+        """Adds each folder of numbered images to `videos`, as one video. After the call, `left_out` does not count
+        these images.
+        """
         for below, path, images in self.folders:
             self.videos.append((below, path))
             self.left_out[images.ending.lower()] -= images.num_files

@@ -104,9 +104,9 @@ def decode_clips(
     where the result stays the same.
     `clock`: measures the work of this thread. The conversion of frames counts as `stages.clock.CONVERT`.
 
-    The frame at a time is the last frame that begins at or before the time, or the first frame of the video if there is
-    none. Times are compared with the tolerance of the container's clock. A row of an interval gets no frame that begins
-    at or after the end of the interval, unless the row has frame numbers.
+    The frame at a time is the last frame that begins at or before the time. If the time is before the first frame of
+    the video, it is the first frame. Times are compared with the tolerance of the container's clock. A row of an
+    interval gets no frame that begins at or after the end of the interval, unless the row has frame numbers.
 
     If skipping or torchcodec fails, the whole video is read again with PyAV.
     """

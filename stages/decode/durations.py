@@ -16,7 +16,7 @@ def duration(video: VideoBeingRead, first: VideoFrame) -> float:
     """Returns the seconds from the first frame of a video to the end of its last frame. `first` is the first frame.
 
     All packets are read if the container does not state the duration. For a file that was cut off, the result is the
-    duration that the container states. So clips of the missing part fail later as `truncated`.
+    duration that the container states. So clips of the missing part fail as `truncated` when they are decoded.
     """
     if (stated := _header_seconds(video)) is not None:
         return stated - video.passed_seconds
@@ -27,10 +27,11 @@ def duration(video: VideoBeingRead, first: VideoFrame) -> float:
 
 def stated_duration(video: VideoBeingRead) -> float | None:
     """Returns the seconds from the first frame to the end of the video stream, as the container states it. Returns None
-    if the container states nothing about the video stream.
+    if the container does not state this for the video stream.
 
-    Some containers state only one end for all streams together. Such an end is used only for a file that was cut off: a
-    file that was read completely, and whose streams all end earlier.
+    Some containers, such as flv, state only one end for all streams together. The result is then None, except for a
+    file that was cut off. A file counts as cut off if all its packets were read and every stream ends before the stated
+    end.
     """
     if (stated := _header_seconds(video)) is not None:
         return stated - video.passed_seconds

@@ -21,9 +21,10 @@ def pixels_of(
 ) -> FramePixels:
     """Returns the pixels of the frame `timed_frame` of `video`, as a FramePixels.
 
-    A frame of an OpenVideo is converted to RGB later, when its pixels are needed. A frame of another video is read at
-    once, and `clock` counts this as decoding. `converter` scales such a frame. Raises DecodeError if the frame cannot
-    be read or converted. The methods of the FramePixels may raise this error later.
+    A frame of an OpenVideo is converted to RGB only when a method of the FramePixels needs its pixels. A frame of an
+    OpenImages or a TorchcodecVideo is read at once, and `clock` counts this as decoding. `converter` scales the frames
+    of these two. Raises DecodeError if the frame cannot be read or converted. The methods of the FramePixels may raise
+    this error, too.
     """
     if isinstance(video, OpenVideo):
 

@@ -46,8 +46,8 @@ class OpenVideos:
         there is no such video, or if the video was read past the first frame that the caller wants.
 
         `first_wanted` is a function: tolerance of the times of the video, in seconds -> time of the first wanted frame,
-        in seconds. If `waits` is true, the call waits while another thread reads an earlier part of the file. So the
-        file is read only once.
+        in seconds. If `waits` is true and another thread reads an earlier part of the file, the call waits for this
+        thread. So the file is read only once.
         """
         with self._announce(path, first_wanted):
             idle = self._take_open(path, first_wanted, waits=waits)

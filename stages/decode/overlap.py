@@ -15,8 +15,8 @@ class OverlappingFrames:
     """Yields the frames of the open video `video`: first the frames that an earlier pass kept in memory, then the next
     frames of the file.
 
-    Keeps the frames that the next pass may need again: the frame that is shown at the time `since`, in seconds, and all
-    later frames. Keeps nothing if the frames need more memory than KEPT_BYTES.
+    Keeps these frames in memory for the next pass: the frame that is shown at the time `since`, in seconds, and all
+    frames after it. Keeps nothing if the frames need more memory than KEPT_BYTES.
     """
 
     def __init__(self, video: OpenVideo, since: float) -> None:

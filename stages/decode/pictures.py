@@ -54,7 +54,7 @@ def orientation(frame: VideoFrame) -> Orientation:
     """Returns the Orientation that the display matrix of `frame` asks for.
 
     Eight orientations move pixels without resampling: the turns by multiples of 90 degrees, each with or without a
-    mirror. A matrix with another angle or a scale counts as the nearest of these eight.
+    mirror. A matrix with another angle or with a scale is replaced by the nearest of these eight.
     """
     a, b, c, d = display_matrix(frame)
     if abs(b) + abs(c) > abs(a) + abs(d):

@@ -44,8 +44,8 @@ class SeekLost(Exception):
 class Seeker:
     """Seeks to key frames of the video `video`, and checks the frames after a seek.
 
-    The frames after a seek must equal those of reading the video from its start. Methods raise SeekLost where this is
-    uncertain.
+    The frames after a seek must equal the frames of a reading from the start of the video. Methods raise SeekLost if
+    they cannot prove this.
     """
 
     def __init__(self, video: VideoBeingRead) -> None:

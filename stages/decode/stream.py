@@ -180,7 +180,7 @@ class OpenVideo:
         return said + len(self._errors) + len(self.timeline.complaints)
 
     def frames(self, deadline: float = float("inf")) -> Iterator[TimedFrame]:
-        """Yields a TimedFrame for each frame of the video, in the order in which the frames are shown. A later call
+        """Yields a TimedFrame for each frame of the video, in the order in which the frames are shown. Each call
         continues where the last call ended.
 
         A frame that cannot be decoded is left out, and `complaints` says so. Raises DecodeError (`timeout`) once
@@ -206,8 +206,8 @@ class OpenVideo:
                 yield self.latest
 
     def skip_to(self, seconds: float) -> bool:
-        """Seeks to the last key frame at or before the time `seconds`, to skip a part of the video. Returns whether it
-        did.
+        """Seeks to the last key frame at or before the time `seconds`, to skip a part of the video. Returns whether a
+        part was skipped.
 
         Does not seek if the skipped part would be short, or if the frames after a seek might be wrong. Raises SeekLost
         if the seek led to another place than the index of the file says. Then the caller has to read the video from the

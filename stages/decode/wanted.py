@@ -71,7 +71,7 @@ class Wanted:
 
     def on_device(self, device: str) -> "Wanted":
         """Returns a copy of this Wanted for a worker on the device `device`, such as "cuda:1". If `torchcodec_device`
-        is "cuda", the copy has `device` in its place. Otherwise nothing changes.
+        is "cuda", the copy has `device` in its place. Otherwise the copy is equal to this Wanted.
         """
         return replace(self, torchcodec_device=device) if self.torchcodec_device == "cuda" else self
 

@@ -113,8 +113,8 @@ class FeatureFiles(Protocol):
 
 
 def as_features(array: np.ndarray, where: str) -> VideoFeatures:
-    """Returns the VideoFeatures of one video from an array [C], [T, C] or [T, C, H, W]. `where` names the array in
-    messages. T is the number of frames, C of channels, H and W of rows and columns of a map.
+    """Returns the VideoFeatures of one video from an array [C], [T, C] or [T, C, H, W]: T frames, C channels, and maps
+    of H rows and W columns. `where` names the array in messages.
 
     An array [C] is one frame. An array [T, C, H, W] becomes `maps`, and its means over H and W become `pooled`. Other
     arrays become `pooled`. One more axis of size 1 in front is allowed, because `kinegraph export` writes it for a

@@ -51,8 +51,8 @@ def bars(
     name: str, title: str, labels: Sequence[str], values: Values, axis: str, words: Words = number,
     width: float = NARROW,
 ) -> Picture:  # fmt: skip
-    """Draws one horizontal bar for each of `labels`, with the length of its value in `values`. `words` turns a value
-    into the text at the end of the bar. `axis` is the name of the axis.
+    """Draws one horizontal bar for each of `labels`. The length of a bar is the value of the label in `values`. `words`
+    turns a value into the text at the end of the bar. `axis` is the name of the axis.
     """
     picture = Picture(name, title, height=FRAME_INCHES + ROW_INCHES * max(1, len(labels)), width=width)
     most = max([*values, 0.0]) or 1.0

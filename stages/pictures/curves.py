@@ -106,7 +106,7 @@ def label_places(ends: Sequence[float], share: float = LABEL_SHARE) -> list[floa
     """Returns the height of the label of each line, from 0 to 1. A label stands at the end of its line. Labels that
     would be closer than `share` are moved apart.
 
-    `ends` are the heights of the ends of the lines. Heights and `share` are shares of the axis.
+    `ends` are the heights of the ends of the lines. Heights and `share` are fractions of the height of the axis.
     """
     order = sorted(range(len(ends)), key=lambda number: (ends[number], -number))
     places, least = dict.fromkeys(order, 0.0), 0.0

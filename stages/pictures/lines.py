@@ -16,8 +16,8 @@ WHOLE = ("epoch", "time step", "rank")  # axes of whole numbers
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line of a figure, for example a learning curve. It is the mean of the seeds. A band shows their smallest and
-    largest value.
+    """One line of a figure, for example a learning curve. It is drawn as the mean of several seeds, with a band from
+    the smallest to the largest value of the seeds.
 
     - `name`: the text at the end of the line.
     - `x`: [n], the x of n points.
@@ -37,7 +37,7 @@ def lines(
     """Draws the lines `series`, each with its name at its end.
 
     - `x_axis`, `y_axis`: the names of the axes.
-    - `bounds`: the smallest and the largest y. None means those of the values.
+    - `bounds`: the smallest and the largest y. None means the smallest and the largest value, with a margin.
     - `height`, `width`: in inches.
     - `words`: turns a value of y into text.
     - `marks`: if true, each point has a mark.

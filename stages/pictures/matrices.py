@@ -19,10 +19,10 @@ MOST_OPACITY, LEAST_OPACITY = 0.62, 0.06  # text in INK can be read on the most 
 
 
 def cells(values: np.ndarray) -> np.ndarray:
-    """Returns the pixels of a heat map of `values` [rows, columns], float [rows, columns, 4]: red, green, blue and
-    opacity, from 0 to 1.
+    """Returns the pixels of a heat map, float [rows, columns, 4]: red, green, blue and opacity, each from 0 to 1.
+    `values` [rows, columns] has the value of each cell.
 
-    The largest value is the most opaque one. Zeros and NaN are transparent.
+    The cell with the largest value is the most opaque one. Cells with 0, a negative value or NaN are transparent.
     """
     values = np.nan_to_num(np.asarray(values, float), nan=0.0, posinf=0.0, neginf=0.0).clip(0)
     shares = values / (values.max() if values.size and values.max() > 0 else 1.0)
@@ -41,8 +41,8 @@ def matrix(
     - `row_axis`, `column_axis`: what the rows and the columns are.
     - `description`: the description of the Picture.
 
-    If there are at most 20 rows and columns, the values are written into the cells. More than 40 rows, and more than 20
-    columns, have no names.
+    If there are at most 20 rows and columns, the values are written into the cells. If there are more than 40 rows, the
+    rows have no names. If there are more than 20 columns, the columns have no names.
     """
     side = min(WIDE, max(NARROW, 1.6 + 0.3 * len(columns)))
     picture = Picture(name, title, height=min(6.4, max(2.2, 1.3 + 0.22 * len(rows))), width=side)

@@ -25,8 +25,8 @@ Corners = tuple[int, int, int, int]  # x1, y1, x2, y2 of the first and the last 
 
 
 class Edge(NamedTuple):
-    """A graph edge between two boxes of a frame. `first` and `second` are the numbers of the boxes, and `strength` is
-    from 0 to 1.
+    """A graph edge between two boxes of a frame. `first` and `second` are the indices of the boxes, from 0, and
+    `strength` is from 0 to 1.
     """
 
     first: int

@@ -17,16 +17,16 @@ def scatter(
     description: str,
 ) -> Picture:  # fmt: skip
     """Draws n points in a plane. The points of one group have the same colour and shape. Up to 64 groups have different
-    looks.
+    colours or shapes.
 
     - `points`: [n, 2], x and y of each point.
-    - `groups`: [n], the number of each point's group.
+    - `groups`: int [n], the index of each point's group in `names`.
     - `names`: the names of the groups.
     - `axes_names`: the names of x and y.
-    - `description`: the beginning of the description. The numbers of points and classes follow.
+    - `description`: the beginning of the description. The numbers of points and groups are added.
 
-    `data` of the Picture has four arrays: `points` [n, 2], `group` [n, 1], the names of the groups as `class`, and the
-    numbers of their points as `clips`.
+    `data` of the Picture has the arrays `points` [n, 2] and `group` [n, 1], and for each group its name in `class` and
+    its number of points in `clips`.
     """
     picture = Picture(name, title, height=max(LEAST_INCHES, 0.4 + ROW_INCHES * len(names)), width=WIDE)
     with styled():

@@ -88,7 +88,7 @@ class StripFrame:
     - `names`: a text for each box, which a browser shows at the pointer.
     - `classes`: a text for each box, which is written into the box.
     - `links`: an address for each box, to which a click leads.
-    - `chosen`: the number of the box that is drawn in another colour, or None.
+    - `chosen`: the index of the box that is drawn in another colour, from 0, or None.
     - `path`: the points (x, y) of a line over the frame.
     - `heat`: a heat map under the boxes, or None.
     - `edges`: graph edges over the boxes.

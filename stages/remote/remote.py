@@ -51,9 +51,10 @@ log = logging.getLogger("kinegraph")
 class Remote:
     """Makes the requests of one process to URLs. Any thread may call its methods.
 
-    While the network seems to be at fault, a method makes up to `tries` requests. If all of them fail, the method
-    requests the video that was last read without an error. If this video can be read, the method raises DecodeError for
-    the video of the call. If not, the network is at fault. Then the method raises NetworkError, which stops the run.
+    While the network seems to be at fault, a method makes up to `tries` requests. If all of them fail, the method tests
+    the network: it requests a part of the video that was last read without an error. If this request succeeds, the URL
+    of the call is at fault, and the method raises DecodeError. Otherwise the network is at fault, and the method raises
+    NetworkError, which stops the run.
 
     Every method also raises CredentialsError if the store refuses the credentials, and UnknownStorage if no installed
     package opens the URL. Every method raises Stopped soon after the event `stopping` is set.
