@@ -104,8 +104,8 @@ class UnitSchedule:
     stage keys to compute for it.
 
     - `allotted`: the time limit. None means that the time is not limited, and every unit may begin.
-    - `idle_until`: for a process that waited long for its first unit, the time at which this unit came, in seconds
-      since 1970.
+    - `idle_until`: the time at which the first unit came, in seconds since 1970, if the process waited long for this
+      unit. Otherwise None.
 
     The first unit may always begin. A later unit may begin if its estimated end is before the limit. The estimate
     assumes that each unfinished unit takes as long as the slowest unit so far.

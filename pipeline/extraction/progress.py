@@ -33,8 +33,8 @@ def clips_of(cache: Cache, units: Iterable[WorkUnit]) -> dict[int, int]:
 
 
 class Progress:
-    """Shows the progress of an extraction, and remembers which clips failed and which work units were finished. Call it
-    with each event of a worker.
+    """Shows the progress of an extraction, and remembers which clips failed and which work units were finished. Call
+    this object with each event of a worker.
 
     `num_clips` maps each shard number to the number of clips to compute. If another run finishes a shard, its clips are
     subtracted from the total. `task` is the first word of each line in a log, for example "extract".

@@ -57,7 +57,7 @@ class Pass:
     - `max_deaths`: a unit that has killed this many workers is not run.
     - `leased`: the units that another run has leased.
     - `suspects`: the units that may have killed `max_deaths` workers.
-    - `too_late`: the first unit that cannot end before the time limit.
+    - `too_late`: a list with the first unit that cannot end before the time limit. Empty if there is no such unit.
     """
 
     leases: Leases | NoLeases
@@ -71,14 +71,15 @@ class Worker:
     """Computes work units of one config and writes them to one cache. A work unit is one shard with the stage keys to
     compute for it.
 
-    - `keys`: the stages to compute. The constructor loads their networks and writes their descriptions to the cache.
+    - `keys`: the stages to compute. By default the constructor loads the networks of these stages and writes the
+      descriptions of the stages to the cache.
     - `report`: a function that is called with each event.
     - `schedule`: decides whether another unit can end in time. Default: the time limit of the config or of the SLURM
       job around this process, whichever ends first.
     - `loaded`: networks that another worker has loaded. They are used in place of the networks of `keys`.
     - `begun`: the time at which the start-up of this worker began, by time.monotonic. Default: now.
-    - `loads_in_run`: whether the method `run` loads the networks in place of the constructor. `run` then decodes the
-      first videos at the same time where it can. Until the networks are loaded, only leases are written to the cache.
+    - `loads_in_run`: whether the method `run` loads the networks, and not the constructor. While `run` loads the
+      networks, it decodes the first videos if it can, and writes only leases to the cache.
 
     Loading raises WeightsError if weights cannot be read, and CacheMismatch if the cache was made with other weights.
     """
@@ -108,8 +109,8 @@ class Worker:
 
     @property
     def loaded(self) -> "Loaded":
-        """Returns the loaded networks. Waits until another thread has loaded them, if this is not the thread that
-        loads. Raises the error of the loading if the networks cannot be loaded.
+        """Returns the loaded networks. Waits until the thread that computes has loaded them with `load`. Raises the
+        error of `load` if the networks cannot be loaded.
         """
         return self._loading.result()
 

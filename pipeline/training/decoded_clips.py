@@ -93,7 +93,7 @@ class DecodedClips(CachedClips):
     """The clips of a split for fine-tuning. A batch has pixels, which are decoded from the videos, and arrays from the
     cache. Several threads may call `batch`.
 
-    - `arrays`: the arrays that a clip must have. A clip is left out if it failed in the stage of one of them.
+    - `arrays`: the arrays that a clip must have. A clip is left out if it failed in the stage of one of these arrays.
     - `names`: the cached arrays that a batch contains.
     - `squares`: the name of a backbone -> how its input frames are cut and resized. A batch has these frames as the
       array `pixels/<name of the backbone>`.

@@ -53,12 +53,12 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True, kw_only=True)
 class StepZero:
-    """A comparison before the first step of fine-tuning: how much the logits of the head differ between features
-    computed from pixels and cached features, over `num_clips` clips.
+    """A comparison of `num_clips` clips before the first step of fine-tuning. The head computes logits from the cached
+    features, and from features that the backbones compute from pixels. The values say how much the logits differ.
 
-    - `as_extracted`: the largest difference, if the features are computed as in an extraction.
-    - `as_trained`: the difference if the features are computed by the network as it is trained. It is the root mean
-      square of the differences, divided by the standard deviation of the logits from cached features.
+    - `as_extracted`: the largest difference, if the backbones compute as in an extraction.
+    - `as_trained`: the difference, if the backbones compute as in the training. It is the root mean square of the
+      differences, divided by the standard deviation of the logits from cached features.
     """
 
     num_clips: int

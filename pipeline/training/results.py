@@ -30,7 +30,7 @@ class ResultsError(UsageError):
 
 
 class SplitCounts(BaseModel):
-    """The numbers of videos and clips of a split, which belong to its scores.
+    """The numbers of videos and clips of a split that was scored.
 
     - `num_videos`: the number of videos.
     - `num_failed`: the number of videos whose clips all failed. Such a video counts as wrong.

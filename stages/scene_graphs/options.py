@@ -23,9 +23,9 @@ class GraphFileOptions(StageOptions):
     """The options of scene graphs from the user's files, one json file per video. `files` is the pattern of their
     paths, such as "graphs/{stem}.json". `{stem}` stands for the id of the video without its ending.
 
-    A clip gets the graphs whose time lies in the interval of the clip, which includes its start and excludes its end. A
-    clip has at most `max_frames` graphs. A graph has at most `max_objects` objects. `vocabulary` has the names of the
-    classes of objects and of the relations.
+    A clip gets the graphs with start <= time < end, where the clip lasts from start to end. A clip has at most
+    `max_frames` graphs. A graph has at most `max_objects` objects. `vocabulary` has the names of the classes of objects
+    and of the relations.
     """
 
     source: Literal["file"]

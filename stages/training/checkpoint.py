@@ -48,7 +48,9 @@ class RunNotFound(RunError, FileNotFoundError):
 
 
 class RunExists(RunError, FileExistsError):
-    """Raised if a run is to be written to a folder that already holds a run."""
+    """Raised if a folder already holds a run, so that no new run can be written there, or if a finished run had other
+    training options or clips than its table of runs now has.
+    """
 
 
 class RunRecord(BaseModel):

@@ -96,10 +96,9 @@ class PlainLoop:
     - `recipe`: the config. Its backbones and its proposal network are built.
     - `device`: the device of the networks.
     - `frames`: the FrameSource that decodes.
-    - `backbones`: the name of a backbone -> its network.
-    - `proposer`: the proposal network, or None if the config has no proposal network.
 
-    Raises WeightsError if weights cannot be read.
+    The attribute `backbones` maps the names of the backbones to their networks. The attribute `proposer` is the
+    proposal network, or None if the config has no proposal network. Raises WeightsError if weights cannot be read.
     """
 
     def __init__(self, recipe: Recipe, device: torch.device, frames: FrameSource) -> None:

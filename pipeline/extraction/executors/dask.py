@@ -102,7 +102,7 @@ def _alone(client: Client, job: Job, station: Station, report: Report, unit: Wor
 
 
 class DaskSubmission:
-    """Submits work units to the Dask scheduler and handles their results. It submits as many units at a time as keep
+    """Submits work units to the Dask scheduler and handles their results. It submits enough units at a time to keep
     all workers busy. A work unit is one shard with the stage keys to compute for it.
 
     - `client`: the connection to the scheduler.
