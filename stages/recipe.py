@@ -95,8 +95,9 @@ class Recipe(StageOptions):
         return self.backbones[name].every * self.tap_of(name, tap).temporal_stride
 
     def frame_index_of(self, name: str, tap: str) -> tuple[int, ...] | None:
-        """Returns the frame of each map of a tap, as numbers of frames in the clip, from 0. Returns None if the maps
-        are equally far apart. The tap is `tap` of the backbone that the config has under `backbones.<name>`.
+        """Returns one number for each map of a tap: the index, from 0, of the frame of the clip to which the map
+        belongs. Returns None if the maps are equally far apart. The tap is `tap` of the backbone that the config has
+        under `backbones.<name>`.
         """
         known, step = self.tap_of(name, tap), self.frame_step_of(name, tap)
         num_maps, every = self.clips.num_frames // step, self.backbones[name].every
@@ -122,7 +123,8 @@ class Recipe(StageOptions):
         )
 
     def check_annotated(self, key: str) -> None:
-        """Raises ValueError unless the data set is Action Genome and the clips consist of its annotated frames.
+        """Raises ValueError if the data set is not Action Genome, or if the clips do not consist of its annotated
+        frames.
 
         `key` is the option of the config that needs annotated frames. The message starts with `key`.
         """

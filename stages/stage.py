@@ -35,7 +35,8 @@ class StageBatch(Protocol):
     `slots`: the slots that the runner has to compute: clips that have not failed, and whose row this stage has not
     stored yet. If the stage passes arrays on in memory, `slots` also has the clips that a reader of these arrays still
     has to compute.
-    `shard_rows`: all rows of the shard. It is the same list object in all batches of a work unit.
+    `shard_rows`: all rows of the shard. It is the same list object in all batches of a work unit (one shard with the
+    stages to compute for it).
     `offset`: the position of the first row of the batch in `shard_rows`.
     `batch_size`: the number of rows of every batch of the shard. Only the last batch may have fewer rows.
     `is_last`: whether this batch is the last one of the shard.
@@ -81,7 +82,7 @@ class StageBatch(Protocol):
         the earlier stage.
 
         The values come from memory if the earlier stage passed them on with `hand_on`. Otherwise they come from the
-        arrays of this work unit, or from the cache.
+        arrays that the present run has computed for the shard, or from the cache.
         """
 
     def stores(self, array: str) -> bool:

@@ -52,7 +52,9 @@ def transfers_on(device: torch.device) -> Transfers:
 
 
 class InPlace:
-    """The Transfers of the CPU: a tensor and its array share memory. Only read-only arrays are copied."""
+    """The Transfers of the CPU. Nothing is copied, because a tensor and its array share memory. The exception is a
+    read-only array, which is copied.
+    """
 
     def upload(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array if array.flags.writeable else array.copy())

@@ -73,9 +73,9 @@ class BackboneEntry:
 
     @property
     def other_forms(self) -> list[str]:
-        """Returns the forms of the option `weights` that this network allows besides names, paths and `random:<seed>`,
-        as texts for a message. The list is `["inflate:<weights of NAME>"]` if the weights can be made from those of the
-        2D network NAME, otherwise empty.
+        """Returns a list of texts for a message: what the option `weights` allows for this network in addition to
+        names, paths and `random:<seed>`. The list is `["inflate:<weights of NAME>"]` if the weights can be made from
+        those of the 2D network NAME, otherwise empty.
         """
         return [f"{INFLATE}<weights of {self.inflates}>"] if self.inflates else []
 
@@ -110,7 +110,7 @@ class BackboneEntry:
         return (num_frames, self.head_channels) if self.sees_single_frames else (self.head_channels,)
 
     def recorded_options(self, taps: Sequence[str]) -> dict[str, int | str]:
-        """Returns {option: value} of the options of the network that the fingerprint of a cache covers. `taps` are the
+        """Returns {option of the network: value} for the options that the fingerprint of a cache covers. `taps` are the
         taps in the cache.
         """
         return dict(self.chosen)

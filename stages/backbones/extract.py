@@ -47,8 +47,10 @@ class Normalised(nn.Module):
         """Normalises the pixels of B clips and runs the network. Returns {tap: maps [B, T', C, H, W]}, with T' maps of
         C channels, H rows and W columns. T' is smaller than T if the network joins frames.
 
-        `clips` [B, T, S, S, 3] are uint8 RGB pixels of T frames, with the side S of the input. The result also has
-        class tokens and the output `head` if the options of the backbone ask for them, as in `Backbone.forward`.
+        `clips` [B, T, S, S, 3] are uint8 RGB pixels of T frames, with the side S of the input. If class tokens are
+        wanted, the result also has `<tap>_class` -> [B, T', C], or [B, 1, C] if the clip has one class token. If the
+        output after the last tap is wanted, the result has `head` -> [B, C], or [B, T, C] in a network that sees each
+        frame alone.
         """
         if self.is_reversed:
             clips = clips.flip(-1)
@@ -115,9 +117,11 @@ class FeatureExtractor:
         """Runs the network on B clips. Returns {tap: maps [B, T', C, H, W]}, with T' maps of C channels, H rows and W
         columns.
 
-        `clips` [B, T, S, S, 3] are uint8 RGB, with T frames of S x S px. Class tokens and the output `head` are as in
-        `Backbone.forward`. The maps have the precision of the computation (`precision` of the options). Maps in bf16
-        differ from maps in float32 by about 1 % of their standard deviation.
+        `clips` [B, T, S, S, 3] are uint8 RGB, with T frames of S x S px. If the options ask for them, the result also
+        has class tokens and the output `head`, with the shapes of `Normalised.forward`.
+
+        The maps have the precision of the computation (`precision` of the options). Maps in bf16 differ from maps in
+        float32 by about 1 % of their standard deviation.
         """
         return self._run(clips)
 

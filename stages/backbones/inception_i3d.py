@@ -31,8 +31,8 @@ NORM_EPSILON = 1e-3  # of the network as trained
 
 
 def same_padding(length: int, kernel: int, stride: int) -> int:
-    """Returns how many cells TensorFlow's padding "SAME" adds to an axis of `length` cells. A layer with this kernel
-    and stride then has ceil(length / stride) outputs.
+    """Returns how many cells TensorFlow's padding "SAME" adds to an axis of `length` cells. A layer with this `kernel`
+    and `stride` then has ceil(length / stride) outputs.
 
     Half of the added cells, rounded down, stand before the first cell. The others stand after the last cell.
     """

@@ -28,7 +28,8 @@ class FramePlaces:
     frame if video, crop and time are equal.
 
     `rows` are the rows of the shard. The network takes every `every`-th frame of a clip, `num_frames` frames in all. A
-    run has `run_frames` frames. All its frames occur for the first time in the same batch of `batch_size` rows.
+    run is a set of `run_frames` frames that the network takes at once. All its frames occur for the first time in the
+    same batch of `batch_size` rows.
 
     The attribute `numbers`, int64 [rows, `num_frames`], has the number of each frame. Distinct frames are numbered from
     0, in the order in which they first occur. A row without frames has -1.
@@ -50,8 +51,9 @@ class FramePlaces:
             self.last_row[numbers[numbers >= 0]] = position
 
     def runs(self, numbers: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Returns the runs that compute the frames with the `numbers`, which must be sorted. Each run in the list is
-        (numbers of the wanted frames in the run, positions of these frames in the run).
+        """Returns a list of the runs that compute the frames with the `numbers`, which must be sorted. A run is a set
+        of frames that the network takes at once. In the list, it is (those of `numbers` whose frames are in the run,
+        positions of these frames in the run).
         """
         if not len(numbers):
             return []
@@ -62,7 +64,7 @@ class FramePlaces:
 
 
 def run_frames(num_frames: int, batch_size: int, new_frames: int) -> int:
-    """Returns the number of frames in each run of the network, for batches of `batch_size` clips of `num_frames`
+    """Returns how many frames the network takes at once (one run), for batches of `batch_size` clips of `num_frames`
     frames. Each clip has `new_frames` frames that the clip before it does not have.
     """
     return max(num_frames, batch_size * new_frames)

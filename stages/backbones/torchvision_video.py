@@ -92,7 +92,7 @@ class VideoSwin(VideoTransformer):
         """Returns the output [B, C, T', H', W'] of the tap `tap`. `x` is the output of the tap below, or the clips [B,
         3, T, H, W] for the lowest tap.
 
-        Torchvision's modules have the channels last, except for the input of the first module.
+        There are B clips. A map has T' time steps, C channels, H' rows and W' columns.
         """
         if tap != "stage1":
             x = x.permute(0, 2, 3, 4, 1)

@@ -113,9 +113,9 @@ def walk(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
     the same steps.
 
     A digit moves by one step before each frame, also before the first frame. Along each axis, a step is a random whole
-    number from -10 to 9. Near the edges, a digit at position p moves at least -p and less than 71 - p. Two digits in
-    step take a step that is allowed for both of them. If an axis allows no such step, both stay where they are along
-    this axis.
+    number from -10 to 9. No digit leaves the canvas: at position p, its step is at least -p and less than 71 - p. Two
+    digits in step take a step that is allowed for both of them. If an axis allows no such step, both stay where they
+    are along this axis.
     """
     at = rng.integers(0, LAST_CORNER + 1, (num_digits, 2))
     frames = []
@@ -157,8 +157,8 @@ def constant(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArr
 def draw_digits(images: list[UInt8Array], corners: IntArray) -> UInt8Array:
     """Draws n digits on a black background. Returns T grey frames, uint8 [T, 64, 64]. Later digits hide earlier digits.
 
-    `images` has the picture of each digit, [28, 28] uint8. `corners` [T, n, 2] are their top left corners (row,
-    column), in px of a canvas of 100 x 100 px. The canvas is resized bilinearly to a frame.
+    `images` has the picture of each digit, [28, 28] uint8. `corners` [T, n, 2] has the top left corner (row, column) of
+    each digit in each frame, in px of a canvas of 100 x 100 px. The canvas is resized bilinearly to a frame.
     """
     frames = []
     for places in corners:
@@ -208,7 +208,9 @@ class SyncMnist:
         return encode(np.repeat(grey[..., None], 3, axis=-1), FPS)
 
     def videos(self) -> list[GeneratedVideo]:
-        """Returns all videos of all splits. A folder holds at most a thousand videos of a split."""
+        """Returns a GeneratedVideo (path, class and split) for each video of all splits. A folder holds at most a
+        thousand videos of a split.
+        """
         return [self._listed(split, index) for split in SPLITS for index in range(self.num_videos(split))]
 
     def _listed(self, split: str, index: int) -> GeneratedVideo:

@@ -46,7 +46,7 @@ class Scenes:
     """A batch of B clips of T frames, with n digits in each clip that move independently of each other.
 
     `frames`: grey pixels, uint8 [B, T, 64, 64].
-    `values`: the digits, 0 to 9, as numbers, [B, n].
+    `values`: the value, 0 to 9, of each digit, [B, n].
     `centres`: the centre (row, column) of each digit in each frame, in px of the frame, [B, T, n, 2].
     """
 
@@ -132,7 +132,7 @@ class CellClassifier(nn.Module):
 def pretrain(
     name: str, data_set: SyncMnist, *, num_digits: int, steps: int, batch_size: int, learning_rate: float
 ) -> SyncCnn:
-    """Returns the backbone `name` for SyncMNIST after its training, on the CPU. It is trained on a GPU if there is one.
+    """Trains the backbone `name` for SyncMNIST, on a GPU if there is one. Returns the trained backbone on the CPU.
 
     `data_set`: the data set whose training images the clips show.
     `num_digits`: the number of digits in a clip.

@@ -210,8 +210,8 @@ class EfficientReasoner(nn.Module):
     and 9). `forward` maps s [B, T, C] to z of the same shape, for B clips, T frames and C channels.
 
     g is the learned module `transform`, which maps the vector of each frame. Frames outside the clip count as 0. w has
-    2 `radius` + 1 learned numbers, which are equal for all frames, channels and clips. For `radius` 1, w starts as (0,
-    1, 0), which mixes no frames.
+    2 `radius` + 1 learned numbers. All frames, channels and clips have the same w. For `radius` 1, w starts as (0, 1,
+    0), which mixes no frames.
     """
 
     def __init__(self, radius: int, transform: nn.Module) -> None:
@@ -243,8 +243,9 @@ class GraphReasoner(nn.Module):
         return collected
 
     def weights(self, s: Tensor) -> Tensor:
-        """Returns the weights W [B, T, T] of the frames in the sums of `forward`. Row p has the weights in the sum for
-        frame p. `s` [B, T, C] has the vectors of T frames, for B clips and C channels.
+        """Returns the attention weights W [B, T, T] for B clips of T frames. `forward` computes a new vector for frame
+        p as a weighted sum over all frames. Row p of W has the weights of this sum. `s` [B, T, C] has the vectors of
+        the frames, with C channels.
         """
         affinity: Tensor = self.theta(s) @ self.phi(s).transpose(1, 2)
         weights: Tensor = self.graphs(affinity.softmax(2)[:, None])

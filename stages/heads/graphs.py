@@ -56,9 +56,9 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def collect_all(graph: Tensor, nodes: Tensor) -> Tensor:
-    """Returns the weighted sums of all nodes of a clip, [B, T, N, C], for B clips, T frames, N nodes of a frame and C
-    channels. `nodes` [B, T, N, C] has the vectors of the nodes. Row i of `graph` [B, V, V] has the weights of the V = T
-    * N nodes in the sum for node i.
+    """Returns for each node the weighted sum of all nodes of the clip: [B, T, N, C], for B clips, T frames, N nodes of
+    a frame and C channels. `nodes` [B, T, N, C] has the vectors of the nodes. Row i of `graph` [B, V, V] has the
+    weights of the V = T * N nodes in the sum for node i.
     """
     return (graph @ nodes.flatten(1, 2)).view_as(nodes)
 

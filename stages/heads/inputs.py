@@ -267,7 +267,7 @@ class ProposalReader:
 
     def of_boxes(self, array: str, batch: Mapping[str, Tensor]) -> Tensor:
         """Returns the values of the array `array` of `batch` for the boxes that the head reads: [B, T, N, ...] for B
-        clips, T frames and N boxes of a frame. The array has a value for each cached box, such as "tracks/id".
+        clips, T frames and N boxes of a frame. `array`, such as "tracks/id", has one value for each cached box.
 
         The head reads boxes only of frames with features, and only the `top` best boxes of a frame.
         """
@@ -367,7 +367,8 @@ def mean_over_tracks(x: Tensor, valid: Tensor, tracks: Tensor, most: int) -> Ten
 
     - `x`: the vector of each box, [B, T, N, C] for T frames and N boxes of a frame.
     - `valid`: bool [B, T, N]. Boxes for which it is false do not count.
-    - `tracks`: the track number of each box, [B, T, N], from 0 to `most` - 1.
+    - `tracks`: the track number of each box, from 0 to `most` - 1, [B, T, N].
+    - `most`: the largest possible number of tracks in a clip.
 
     A clip without tracks gets zeros.
     """

@@ -112,8 +112,8 @@ def is_inserted(path: str) -> bool:
 
 
 class Branches(nn.Module):
-    """Runs one inserted block on the output of each branch of an Inception block. `channels` has the number of channels
-    of each branch, in the order of `blocks`.
+    """Runs one inserted block on the output of each branch of an Inception block. `blocks` has the inserted block of
+    each branch, and `channels` the number of channels of each branch, in the same order.
 
     `forward` maps x [B, T, C, H, W] to the same shape, for B clips, T frames, C channels, H rows and W columns. The C
     channels of x are the channels of all branches, side by side.

@@ -59,9 +59,9 @@ class TrgBlock(nn.Module):
     `forward` maps X [B, T, C, H, W] to the same shape, for B clips, T frames, C = `channels` channels, H rows and W
     columns. Z is the mixture.
 
-    The order of the frames has no influence: if the frames of X are permuted, the frames of the result are permuted in
-    the same way. With `relation: dot` and `aggregator: attention`, the block has 10 N C^2 + N^2 + 4 N C parameters: N
-    C^2 in the embedding, 9 N C^2 in the convolution, N^2 in the attention, and 4 N C in batch norms.
+    The block does not use the order of the frames: if the frames of X are permuted, the frames of the result are the
+    same, permuted in the same way. With `relation: dot` and `aggregator: attention`, the block has 10 N C^2 + N^2 + 4 N
+    C parameters: N C^2 in the embedding, 9 N C^2 in the convolution, N^2 in the attention, and 4 N C in batch norms.
     """
 
     def __init__(self, channels: int, options: TrgBlockOptions) -> None:

@@ -45,14 +45,15 @@ class PlacesInRuns:
     """Assigns a place to each distinct frame of a shard: a run of the network, and a position in the run. `rows` are
     the rows of the shard.
 
-    The network takes every `every`-th frame of a clip. A batch has `batch_size` rows. A run has as many clips as fit
-    into `frames_together` frames, but at least one clip. If `frames_together` is 1, each run has one frame. All frames
-    of a run belong to one group: they have the same size, and occur for the first time in the same batch. The last run
-    of a group may have fewer clips.
+    The network takes every `every`-th frame of a clip. A batch has `batch_size` rows. A run is a set of frames that the
+    network takes at once. It has as many clips as fit into `frames_together` frames, but at least one clip. If
+    `frames_together` is 1, each run has one frame. All frames of a run belong to one group: they have the same size,
+    and occur for the first time in the same batch. The last run of a group may have fewer clips.
 
     The results are attributes:
 
-    `of_row`: the list of frames of each row. The list is empty if the video of the row could not be opened.
+    `of_row`: the list of frames of each row. A frame is a tuple that identifies it: file, interval, and time or number.
+    The list is empty if the video of the row could not be opened.
     `place_of`: {frame: FramePlace}.
     `last_row`: {frame: index of the last row that has the frame}.
     """
@@ -99,8 +100,8 @@ class FrameProposals:
         self._held: dict[ShownFrame, dict[str, np.ndarray]] = {}  # of each frame, the arrays of its proposals
 
     def of(self, batch: StageBatch) -> dict[int, ClipProposals]:
-        """Returns {slot: ClipProposals} for each of `batch.slots`, for the whole frames of the clip. A slot is the
-        position of a clip in the batch.
+        """Returns {slot: ClipProposals} for each of `batch.slots`. A slot is the position of a clip in the batch. A
+        ClipProposals has all boxes of the whole frames, also boxes outside the crop of the clip.
         """
         if batch.shard_rows is not self._rows:
             self._places = PlacesInRuns(batch.shard_rows, self._every, batch.batch_size, self._source.frames_together)

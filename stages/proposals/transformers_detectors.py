@@ -34,7 +34,7 @@ class DetectorFamily:
     `about`: the detector in words.
     `usual`: the name of one published network of the kind. Lists show its numbers as an example.
     `num_params`: the number of parameters of the network `usual`.
-    `gmacs`: its billions of multiplications in convolutions, linear layers and attention.
+    `gmacs`: the billions of multiplications of `usual` in convolutions, linear layers and attention.
     `counted_size`: the size (rows, columns) in px of the input for which `gmacs` was counted.
     `module`: the file of transformers with the two classes, below `transformers.models`.
     `network`, `config`: the name of the class of the network, and the name of the class of its config.
@@ -161,8 +161,8 @@ def read_detector(model: str) -> Detector:
     """Returns the description of the detector `model`, from the files in its folder.
 
     `model` is `transformers/` and the path of a folder, or `transformers/` and the id of a repository in the hub's
-    local cache. Raises ValueError if there is no such folder, if the folder has another network or code, or if
-    kinegraph cannot do what its processor does.
+    local cache. Raises ValueError if there is no such folder, if the folder has no detector that kinegraph knows, if
+    the folder has code, or if kinegraph cannot do what the processor of the detector does.
     """
     folder = find_folder(model.removeprefix(TRANSFORMERS_PREFIX))
     files = (folder / name for name in (CONFIG, *OF_IMAGES))

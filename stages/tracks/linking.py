@@ -14,8 +14,8 @@ def link(boxes: np.ndarray, scores: np.ndarray, count: np.ndarray, min_iou: floa
 
     `boxes` [T, N, 4] are (x1, y1, x2, y2) in pixels of the video. `scores` is [T, N]. Only the first `count` [T] boxes
     of a frame are valid. A box can continue the track of a box of the previous frame if the IoU of this pair is at
-    least `min_iou`. A box continues at most one track, and only one box of a frame continues the same track. A box that
-    continues no track begins a track.
+    least `min_iou`. A box continues at most one track. A track is continued by at most one box of each frame. A box
+    that continues no track begins a track.
 
     Pairs with the largest IoU are chosen first. Among pairs of equal IoU, the pair with the higher score of its box in
     the later frame comes first. If the scores are equal too, the lower index of the box in the later frame decides,

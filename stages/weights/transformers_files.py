@@ -101,7 +101,8 @@ def changed_folder(cached: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
 def weight_files(folder: Path) -> tuple[Path, ...]:
     """Returns the paths of the safetensors files in `folder` that have the weights of the network.
 
-    Raises WeightsError if there is no such file, or if one of several files is missing.
+    Raises WeightsError if there is no such file, or if a file is missing that the list of weight files in the folder
+    names.
     """
     if (folder / WEIGHTS).is_file():
         return (folder / WEIGHTS,)
