@@ -338,8 +338,8 @@ class Cache:
             raise other_options(self.root, stage.key, changed)
 
     def stage_differences(self, stage: Stage) -> list[str]:
-        """Returns one line `option: value in the cache -> value in stage` for each option that differs between `stage`
-        and the cache's stage with the same key. Returns an empty list if the cache has no such stage.
+        """Compares `stage` with the cache's stage that has the same key. Returns one line for each option that differs:
+        `option: value in the cache -> value in stage`. Returns an empty list if the cache has no such stage.
         """
         if not self.has_stage(stage.key):
             return []

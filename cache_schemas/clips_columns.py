@@ -36,11 +36,11 @@ def schema_of(names: Container[str]) -> pa.Schema:
 
 
 def require_columns(schema: pa.Schema) -> None:
-    """Raises ArrowInvalid if `schema`, the columns of a clips.parquet, lacks a required column, has a column twice, or
-    has a column of the wrong kind, for example texts in place of numbers.
+    """Checks `schema`, the columns of a clips.parquet. Raises ArrowInvalid if a required column is missing, if a column
+    is there twice, or if a column has the wrong kind, for example texts in place of numbers.
 
-    A column with a wider type than expected, for example int64 in place of int32, is no error, because it is cast
-    later.
+    A column with a wider type than expected, for example int64 in place of int32, is no error, because the reader casts
+    it.
     """
     optional = {"list_index", *(field.name for field in OPTIONAL)}  # tables of early versions have no list_index
     for field in (*SCHEMA, *OPTIONAL):

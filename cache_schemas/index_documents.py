@@ -15,7 +15,7 @@ MAY_BE_ABSENT = {  # early versions did not write these documents
 
 
 def absent_documents(cache: Cache) -> dict[str, str]:
-    """Returns document name -> message, for labels.json if it is missing, and for dataset.json if it is missing. The
+    """Looks for labels.json and dataset.json. Returns document name -> message for each of them that is missing. The
     message says what the cache cannot tell without the document, and what to do.
 
     A cache that `import` made needs neither document, so the result is then empty.

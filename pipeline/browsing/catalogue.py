@@ -183,8 +183,8 @@ class ShownClips:
         return np.flatnonzero(mask)
 
     def verdicts(self, predicted: np.ndarray) -> np.ndarray:
-        """Returns for each row whether its prediction is right, as an index into VERDICTS ("right", "wrong", "none"):
-        [rows]. A prediction is right if it is one of the labels of the row. The verdict of a row without labels or
+        """Returns for each row whether its prediction is right, as [rows] indices into VERDICTS ("right", "wrong",
+        "none"). A prediction is right if it is one of the labels of the row. The verdict of a row without labels or
         without a prediction is "none".
 
         `predicted` [rows] has the number of the predicted class of each row, or -1.
@@ -200,7 +200,7 @@ class ShownClips:
 
 def matching_names(text: str, names: list[str]) -> list[int]:
     """Returns the indices of those `names` that a page shows as `text`. If there is no such name, returns the indices
-    of all names that contain `text`, in capital or small letters.
+    of all names that contain `text`. Capital and small letters are then equal.
     """
     shown = [*map(on_one_line, names)]
     exact = [index for index, name in enumerate(shown) if name == text]

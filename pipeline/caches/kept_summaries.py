@@ -38,9 +38,9 @@ Kept = dict[int, tuple[str | None, Summary]]  # number of the shard -> (stamp of
 
 
 class KeptSummaries:
-    """The summaries of all ledger records of `cache`. They are read from the user's cache folder, where an earlier
-    `kinegraph status` has stored them, or from the records. Call `write` at the end to store them for the next
-    `status`.
+    """The summaries of all ledger records of `cache`. A summary that an earlier `kinegraph status` has stored is read
+    from the user's cache folder. All others are made from the records. Call `write` at the end to store the summaries
+    for the next `status`.
 
     Summaries are not stored if few records are new, or if the storage cannot tell whether an object has changed.
     """

@@ -25,8 +25,8 @@ MAX_DIGITS = 10  # digits of I and N in --shards
 
 @dataclass(frozen=True, kw_only=True)
 class WorkUnit:
-    """One piece of work of an extraction: the number of a shard, and the keys of the stages to write for it, in the
-    order in which they run.
+    """One piece of work of an extraction: a shard, and the stages to write for it. `shard` is the number of the shard.
+    `keys` are the keys of the stages, in the order in which the stages run.
 
     `reopened` is empty without `--retry-failed`. With it, `reopened` has the present ledger records of the stages whose
     failed clips are computed again. The values of the other clips of these stages are copied from the finished shard.

@@ -48,8 +48,8 @@ def heaviest_path(weights: np.ndarray) -> list[tuple[Node, float]]:
     of the first time step. The next node is the box of the next time step that has the largest weight for the present
     node. The weight of the first node is 1. The path ends where no weight is above 0.
 
-    If no box has a weight for a box of the time step before its own, the path begins at box 0 of the last time step and
-    goes backwards. `weights` [T, N, T, N] are those of a ClipGraph for one clip, as in `heaviest`.
+    If no box has a weight for a box of the previous time step, the path goes backwards, from box 0 of the last time
+    step. `weights` [T, N, T, N] are those of a ClipGraph for one clip, as in `heaviest`.
     """
     num_steps = weights.shape[0]
     is_forwards = any(weights[step, :, step + 1].any() for step in range(num_steps - 1))
@@ -115,10 +115,10 @@ def head_graphs(
 ) -> Iterator[Picture | Strip]:
     """Yields the figures of all graphs that a head computes for the clips in `rows`. `name` begins the titles.
 
-    A graph of boxes becomes a Strip per clip: the first box of the middle time step, and the boxes that have the
-    largest weights for it. A graph of boxes of neighbouring frames becomes a Strip per clip with the path of the
-    largest weights. A graph of frames becomes two matrices: its mean over the clips, and the divergences between the
-    rows of the mean.
+    - A graph of boxes becomes a Strip for each clip. It shows the first box of the middle time step, and the boxes that
+      have the largest weights for it.
+    - A graph of boxes of neighbouring frames becomes a Strip for each clip, with the path of the largest weights.
+    - A graph of frames becomes two matrices: its mean over the clips, and the divergences between the rows of the mean.
 
     Raises FramesMissingError if a video is missing. Raises NothingToShowError if a row has no values.
     """

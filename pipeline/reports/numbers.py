@@ -43,7 +43,7 @@ class StageNumbers:
     - `num_shards`: the number of sealed shards.
     - `made_by`: {(versions, device, host): number of the shards that were made with them}.
     - `bytes_of`: {name of an array: its bytes on disk}. In an HDF5 cache the key of the stage is the only name.
-    - `seals`: (time, number of rows, host) for each sealed shard.
+    - `seals`: (date and time in ISO 8601, number of rows, host) for each sealed shard.
     """
 
     stage: Stage

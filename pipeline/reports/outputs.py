@@ -13,10 +13,11 @@ HEAD_BYTES = 1 << 16  # KIND is in the first bytes of a report
 
 
 def require_own(out: Path, figures: Path | None, failures: Path | None) -> None:
-    """Raises UsageError if a report must not write the page `out`, the folder `figures` or the csv `failures`.
+    """Checks the paths that a report will write: the page `out`, the folder `figures` and the csv `failures`.
 
-    A path must not lie in a cache, with two exceptions: a page that ends with .html, and a csv that ends with .csv. An
-    existing file must be empty, or the page or csv of an earlier report.
+    Raises UsageError if a path lies in a cache. Only a page that ends with .html and a csv that ends with .csv may lie
+    in a cache. Raises it also if `out` or `failures` is an existing file that is not empty, and that no earlier report
+    wrote.
     """
     _require_own("--out", out, ".html", _is_page)
     if failures is not None:

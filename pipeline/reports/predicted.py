@@ -84,8 +84,8 @@ class Predicted:
         """Returns the score of each class, float64 [classes]. A class without videos has NaN.
 
         The score is the share of the videos of the class whose prediction is right. If videos may have several labels,
-        the score is the average precision: the mean, over the videos of the class, of the precision at the rank of the
-        video.
+        the score is the average precision. It sorts all videos by the probability of the class, and is the mean of the
+        precisions at the ranks of the videos of the class.
         """
         counts = self.truth.sum(0)
         if not self.is_multi_label:

@@ -145,7 +145,7 @@ def rendered(
 ) -> tuple[bytes, Page]:
     """Returns (page as UTF-8, the Page that rendered it). The page has at most 20 MB. If it would be larger, strips of
     frames are left out first, and then rows of tables. The page says what is left out. Raises UsageError if the page is
-    too large even so.
+    still too large.
     """
     for most_strip_bytes, most_rows in PAGE_LIMITS:
         page = Page({name: section_title for name, section_title, _ in SECTIONS}, most_strip_bytes, most_rows)

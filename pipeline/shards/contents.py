@@ -82,8 +82,8 @@ class ShardContents:
 
 
 def recorded_status(record: Record, clip_ids: Sequence[str]) -> np.ndarray:
-    """Returns the status of each row of a shard, as its ledger record states it: STATUS_OK, STATUS_WARNED or
-    STATUS_FAILED, uint8 [rows].
+    """Returns the status of each row of a shard, uint8 [rows]. A status is STATUS_OK, STATUS_WARNED or STATUS_FAILED,
+    as the ledger record of the shard states it.
 
     `clip_ids` are the ids of the clips in the rows of the shard. Raises KeyError if the record names a clip that is not
     in `clip_ids`.

@@ -248,8 +248,8 @@ class Leases:
         return True
 
     def deaths(self, shard: int) -> int:
-        """Returns how many workers shard number `shard` may have killed. A worker counts if it began the shard and did
-        not release its lease, and this lease is stale or was taken over.
+        """Returns how many workers shard number `shard` may have killed. A worker counts if it began the shard and its
+        lease was not released, but is stale or was taken over.
         """
         newest = lease_of(self.storage, shard, self.seconds)
         if newest is None:
