@@ -114,8 +114,8 @@ def in_precision(config: Config, key: str, precision: str) -> Config:
 
 
 def saved_share(config: Config, key: str, keeping: KeepingRunner, precision: str, device: torch.device) -> float | None:
-    """Returns which share of the time of the stage `key` the precision `precision` saves: 0.5 if the stage becomes
-    twice as fast, and a negative number if it becomes slower. Returns None if `keeping` has no batch.
+    """Returns which share of the time of the stage `key` the precision `precision` saves. The result is 0.5 if the
+    stage becomes twice as fast, and negative if the stage becomes slower. Returns None if `keeping` has no batch.
 
     `keeping` has the network in the present precision and a batch to measure with. The network is loaded a second time,
     in `precision` ("fp32", "bf16" or "fp16").

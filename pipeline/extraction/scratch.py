@@ -15,7 +15,7 @@ def scratch(config: Config, cache: Cache, folder: Path | str, rows: Sequence[Cli
     Returns the new cache.
 
     The new cache has a copy of the choices of `run.batch_size: auto` and `run.compile: auto`, so that an extraction
-    into it runs as the next one into `cache` will run.
+    into the new cache runs in the same way as the next extraction into `cache`.
 
     The new cache has the rows `rows`, by default all rows of `cache`. If all rows are copied and the videos have moved
     to the `dataset.root` of `config`, the copied rows get the new paths.

@@ -203,8 +203,8 @@ def worth_compiling(tunable: Tunable, batch_size: int, work: WorkerShare, report
     """Returns the keys of those networks in `tunable` for which torch.compile saves time: in all batches of `work`
     together, a compiled network saves more time than the compilation takes.
 
-    Returns [] without a measurement if all batches take less than 10 minutes. Calls `tell` with the reasons, and
-    `report` with an event before each compilation.
+    `batch_size` is the number of clips of a batch. Returns [] without a measurement if all batches take less than 10
+    minutes. Calls `tell` with the reasons, and `report` with an event before each compilation.
     """
     batches = work.batches(batch_size)
     if (seconds := batches * sum(_seconds(runner, batch_size) for runner in tunable.values())) < LEAST_SECONDS:

@@ -289,8 +289,8 @@ def _cache_of(record: RunRecord, folder: Path, cache: Path | str | None) -> Cach
 
 
 def require_one_label(record: RunRecord) -> None:
-    """Raises UsageError if a video of the run may have several labels, because a confusion matrix needs one label per
-    video.
+    """Raises UsageError if a video of the run of `record` may have several labels, because a confusion matrix needs one
+    label per video.
     """
     if record.multi_label:
         raise UsageError("--confusion: the run was trained on many labels a video; a matrix takes one label a video")

@@ -57,7 +57,7 @@ class GenomeGraphs:
 
 
 def annotated_frame(frames: GenomeFrames, row: ClipRow, number: int) -> GenomeFrame:
-    """Returns the annotations of the frame `number`, counted from 0, of the video of `row`.
+    """Returns from `frames` the annotations of the frame `number`, counted from 0, of the video of `row`.
 
     Raises GraphError if the frame is not annotated. Then the annotations have changed since `kinegraph index` ran.
     """

@@ -104,8 +104,9 @@ def parameters_of_each(head: Head) -> list[list[nn.Parameter]]:
 
 
 def weights_of(head: Head, candidate: int) -> Mapping[str, Tensor]:
-    """Returns the weights of one candidate (a copy of the head's layers), as the state dict that `head` has after
-    `keep(head, candidate)`. For a head without candidates, returns the whole state dict. The tensors are not copied.
+    """Returns the weights of one candidate (a copy of the head's layers) with the number `candidate`, counted from 0.
+    They are the state dict that `head` has after `keep(head, candidate)`. For a head without candidates, returns the
+    whole state dict. The tensors are not copied.
     """
     return head.weights_of(candidate) if isinstance(head, CandidateHead) else head.state_dict()
 

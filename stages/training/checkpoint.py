@@ -48,9 +48,7 @@ class RunNotFound(RunError, FileNotFoundError):
 
 
 class RunExists(RunError, FileExistsError):
-    """Raised if a folder already holds a run, so that no new run can be written there, or if a finished run had other
-    training options or clips than its table of runs now has.
-    """
+    """Raised if a folder already holds a run, and a new run would replace it or would not be comparable with it."""
 
 
 class RunRecord(BaseModel):
@@ -118,6 +116,7 @@ def describe_run(
 ) -> RunRecord:
     """Returns the RunRecord of the trained head `head`. It was trained on `clips`, with the training options `options`.
 
+    - `class_names`: the names of the classes, in the order of the logits.
     - `metrics`: the best validation metric, such as {"val_top1": 0.5}. Empty without validation.
     - `cache`: the path of the cache.
     - `features`: {key of a stage: options of the stage}, for the stages that made the arrays of the head.
@@ -298,8 +297,8 @@ def _differ_in_side(cached: tuple[int, ...] | None, trained: tuple[int, ...]) ->
 
 
 def require_same_kind_of_labels(record: RunRecord, clips: Clips) -> None:
-    """Raises RunError if videos may have several labels in the training of `record` and only one in `clips`, or only
-    one in the training and several in `clips`.
+    """Raises RunError if a video may have several labels either in the training of `record` or in `clips`, but not in
+    both.
     """
     if clips.multi_label != record.multi_label:
         many, one = "many labels a video", "one label a video"

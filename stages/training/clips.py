@@ -170,7 +170,7 @@ def _in_memory_batches(read: Callable[[Tensor], Batch], order: Tensor, batch_siz
 
 
 def clips_identity(clips: Clips) -> dict[str, Any]:
-    """Returns a dictionary that identifies the videos and labels of a split, to store with a run. Its keys are "clips"
+    """Returns a dictionary that identifies the videos and labels of `clips`, to store with a run. Its keys are "clips"
     and "failed_videos", which are numbers, and "digest", a hash of the video ids and labels.
     """
     ids = getattr(clips, "counted_ids", clips.video_ids)  # whole videos also differ by their windows

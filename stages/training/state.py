@@ -48,8 +48,8 @@ class StateError(UsageError):
 
 
 def identity(head: Head, clips: Clips, val_clips: Clips | None, options: TrainOptions) -> dict[str, Any]:
-    """Returns a dictionary that identifies a training run. A run continues from a state only if the dictionary in the
-    state is equal to the dictionary of the run.
+    """Returns a dictionary that identifies the training run of `head` on `clips`. A run continues from a saved state
+    only if the dictionary in the state is equal to the dictionary of the run.
 
     The dictionary has the options of the training and of the head, the number of processes, and the fingerprint of the
     features. It also identifies the clips and labels of the training split and of the validation split. It lacks
