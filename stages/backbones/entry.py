@@ -50,7 +50,7 @@ class BackboneEntry:
     `head_channels`: the number of channels of the output `head` after the last tap. None if there is no such output.
     `folder`: the path of the user's folder that describes the network, or "".
     `identity`: {option: value} by which a fingerprint identifies a network of a folder. Empty for other networks.
-    `remarks`: sentences for the user about steps of the network's processor that kinegraph leaves out.
+    `remarks`: sentences for the user about what kinegraph does in another way than the network's own processor.
     """
 
     name: str

@@ -54,7 +54,9 @@ class Processor:
 
     @property
     def remarks(self) -> list[str]:
-        """Returns sentences for the user about what the processor does and kinegraph does not."""
+        """Returns sentences for the user about what kinegraph does in another way than the processor, such as the
+        filter that resizes frames.
+        """
         sentences = []
         if self.filter not in RESIZES:
             how = "an unknown filter" if self.filter is None else FILTERS.get(self.filter, f"filter {self.filter}")
