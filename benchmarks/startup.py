@@ -26,7 +26,7 @@ from kinegraph.cache_schemas.cache import Cache
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.config import load_config
 from kinegraph.pipeline.machine.alternation import Way, alternate
-from kinegraph.stages.clock import of_computing
+from kinegraph.stages.clock import FIRST_BATCH, START_UP, of_computing
 from kinegraph.stages.generated.generating import encode
 
 RUNS = 7
@@ -83,24 +83,28 @@ def extracted(root: Path, videos: Path, number: int) -> tuple[float, float]:
     return whole - work, work
 
 
-def loading(root: Path, videos: Path, per_video: int) -> Case:
-    """A whole extraction whose networks load while the first videos are decoded, and one whose networks load first."""
+def loading(root: Path, videos: Path, per_video: int) -> Iterator[Case]:
+    """Compares extractions whose networks load while the first videos are decoded with extractions whose networks load
+    first. Yields a case for whole commands, and a case for the time until the network has its first batch.
+    """
     file, indexed = configured(root, videos, f"indexed{per_video}", per_video)
     made = root / "made"
+    first_batch: dict[str, list[float]] = {name: [] for name in LOADING}
 
     def prepare() -> None:
         shutil.rmtree(made, ignore_errors=True)
         shutil.copytree(indexed.root, made)
 
-    ways = [
-        Way(name=name, run=partial(start, "-m", "kinegraph", "extract", str(file), "--set", f"cache={made}", *options),
-            prepare=prepare)
-        for name, options in LOADING.items()
-    ]  # fmt: skip
-    return Case(
-        name=f"extract of {indexed.num_rows} clips", unit="runs", amount=1, seconds=alternate(ways, EXTRACTIONS),
-        about=f"{FRAMES} frames a clip, resnet50 on half of them",
-    )  # fmt: skip
+    def extract(name: str) -> None:
+        start("-m", "kinegraph", "extract", str(file), "--set", f"cache={made}", *LOADING[name])
+        (record,) = Cache(str(made)).ledger.records("features/r50")
+        first_batch[name].append(record.seconds[START_UP] + record.seconds.get(FIRST_BATCH, 0.0))
+
+    ways = [Way(name=name, run=partial(extract, name), prepare=prepare) for name in LOADING]
+    name = f"extract of {indexed.num_rows} clips"
+    about = f"{FRAMES} frames a clip, resnet50 on half of them"
+    yield Case(name=name, unit="runs", amount=1, seconds=alternate(ways, EXTRACTIONS), about=about)
+    yield Case(name=f"first batch in {name}", unit="runs", amount=1, seconds=first_batch, about=about)
 
 
 def measured(given: Path | None) -> Iterator[Case]:
@@ -116,7 +120,7 @@ def measured(given: Path | None) -> Iterator[Case]:
         seconds = {"start-up": [start_up for start_up, _ in pairs], "work": [work for _, work in pairs]}
         yield Case(name="extract of a clip a video", unit="runs", amount=1, seconds=seconds, about=f"{CLIPS} videos")
         for per_video in CLIPS_PER_VIDEO:
-            yield loading(root, videos, per_video)
+            yield from loading(root, videos, per_video)
 
 
 if __name__ == "__main__":
