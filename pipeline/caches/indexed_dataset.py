@@ -69,9 +69,10 @@ def check_for_extraction(config: Config, cache: Cache) -> list[str]:
 
 
 def check_for_training(config: Config, cache: Cache) -> list[str]:
-    """Raises CacheMismatch if the dataset options of the config differ from those that `kinegraph index` used. Only
-    `dataset.root` may differ, because training reads no videos. Returns a list with one sentence if it differs, else an
-    empty list.
+    """Compares the dataset options of the config with those that `kinegraph index` used. Raises CacheMismatch if an
+    option differs. Only `dataset.root` may differ, because training reads no videos.
+
+    Returns a list with one sentence if `dataset.root` differs, else an empty list.
     """
     changed = changes(config, cache)
     if changed.keys() - {"root"}:

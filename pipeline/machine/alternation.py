@@ -51,8 +51,8 @@ def alternate(
     """Runs each of `ways` once in each of `rounds` rounds, and times each run with `clock`. Returns a dict {name of the
     way: seconds of its run in each round}.
 
-    Another way comes first in each round. `on_progress` is called after each run with the name of the way, the number
-    of finished runs and the number of all runs.
+    The order of the ways changes from round to round. `on_progress` is called after each run with the name of the way,
+    the number of finished runs and the number of all runs.
     """
     seconds: dict[str, list[float]] = {way.name: [] for way in ways}
     for number in range(rounds):

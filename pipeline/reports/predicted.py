@@ -113,7 +113,9 @@ class Predicted:
         return np.asarray(truth.T @ wrong.astype(np.int64))
 
     def confused(self, most: int) -> list[tuple[int, int, int]]:
-        """Returns the `most` most frequent confusions as (true class, predicted class, number of videos)."""
+        """Returns the `most` most frequent confusions as (true class, predicted class, number of videos). Classes are
+        numbers. A right prediction is no confusion.
+        """
         counts = self.confusion().copy()
         np.fill_diagonal(counts, 0)
         order = np.argsort(-counts, axis=None, kind="stable")[:most]

@@ -383,7 +383,9 @@ def alone(storage: Storage, seconds: float) -> Iterator[None]:
 
 
 def require_alone(storage: Storage) -> None:
-    """Raises AnotherRunError if another process holds one of the leases that `live_leases` yields."""
+    """Raises AnotherRunError if another process works on the cache. A process works on the cache if it holds a lease,
+    has refreshed the lease in time, and is not known to be dead.
+    """
     for lease in live_leases(storage):
         if (lease.host, lease.pid) != (HOST, getpid()):
             raise AnotherRunError(_busy(storage, lease))

@@ -93,7 +93,9 @@ class FrameReport:
 
     @property
     def ok(self) -> bool:
-        """Returns whether no problem is left: the cache was upgraded, or no shard is `differ` or `unread`."""
+        """Returns whether no problem is left. This is so if the cache was upgraded, or if no shard has the result
+        `differ` or `unread`.
+        """
         return self.upgraded or not (self.shards["differ"] or self.shards["unread"])
 
     def add(self, verdict: Verdict) -> None:
