@@ -16,7 +16,7 @@ def browse(
         Path | None, typer.Option(metavar="RUN", help="Show the predictions of this run, or of each run in a folder.")
     ] = None,
     videos: Annotated[
-        Path | None, typer.Option(metavar="ROOT", help="Folder that holds the videos, if they are not where they were.")
+        Path | None, typer.Option(metavar="ROOT", help="Folder that holds the videos, if they have moved.")
     ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, metavar="N", help="Port of 127.0.0.1. 0 is a free port.")] = 0,
 ) -> None:

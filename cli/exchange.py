@@ -35,15 +35,19 @@ def export(
         list[str],
         typer.Option(
             metavar="NAME",
-            help="Export only this array, with --to npy, tad or webdataset. With tad, several stand side by side.",
+            help="Export only this array, with --to npy, tad or webdataset. With tad, several are joined.",
         ),
     ] = [],
     beside: Annotated[
         str | None,
-        typer.Option(metavar="CACHE", help="With --to tad, a second cache, as of flow, whose vectors follow."),
+        typer.Option(
+            metavar="CACHE",
+            help="With --to tad, a second cache, such as of flow. Its vectors are joined to those of CACHE.",
+        ),
     ] = None,
     beside_array: Annotated[
-        list[str], typer.Option(metavar="NAME", help="With --beside, its array. Needed where it has several.")
+        list[str],
+        typer.Option(metavar="NAME", help="With --beside, the array of the second cache. Needed if it has several."),
     ] = [],
     prefix: Annotated[str, typer.Option(help="With --to tad, begins each file name, as v_ for ActivityNet.")] = "",
     tar_clips: Annotated[

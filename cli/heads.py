@@ -39,7 +39,7 @@ def train(
         str | None,
         typer.Option(
             metavar="H,..",
-            help="Heads, or variants of the config. Several make a table. A head uses those of train.options it has.",
+            help="Heads, or variants of the config. Several make a table. Each uses the train.options that it has.",
         ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Number of seeds, counted from train.seed.")] = 1,

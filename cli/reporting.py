@@ -21,7 +21,9 @@ def report(
     figures: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write each figure as a file. Strips are always svg.")
     ] = None,
-    figures_as: Annotated[str, typer.Option(metavar="|".join(FIGURE_FORMS), help="Format of these files.")] = "pdf",
+    figures_as: Annotated[
+        str, typer.Option(metavar="|".join(FIGURE_FORMS), help="Format of the files of --figures.")
+    ] = "pdf",
     failures: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Also write all failed clips with the decoder's words.")
     ] = None,

@@ -14,8 +14,8 @@ FAR = 0.1  # RMS over the standard deviation of the logits; rounding alone stays
 
 
 def step_zero(step: "StepZero") -> None:
-    """Prints the result of the check before the first step of a fine-tuning. It compares the scores on features from
-    the videos with the scores on the features of the cache.
+    """Prints the result of the check before the first step of a fine-tuning. The check scores the clips twice: with
+    features that are computed from the videos, and with the features in the cache.
 
     No weight has changed before the first step, so the scores should be equal except for rounding.
     """

@@ -60,9 +60,9 @@ class Predictor:
       `graphs.files` and `proposals.files` if the run reads graphs or boxes from files.
     - `allow_code`: whether the source code of a user's own head, which lies in `folder`, may run.
 
-    The constructor raises RunError if `folder` is not a complete run, if the run does not record how its features are
-    made, if kinegraph cannot make them, or if the head is a user's own and `allow_code` is False. It raises ConfigError
-    for an override that is not allowed.
+    The constructor raises RunError if `folder` is not a complete run, or if the head is a user's own and `allow_code`
+    is False. It also raises RunError if the run does not record how its features are made, or if kinegraph cannot make
+    them. It raises ConfigError for an override that is not allowed.
     """
 
     def __init__(

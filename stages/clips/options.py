@@ -40,7 +40,7 @@ class ClipOptions(StageOptions):
 
     num_frames: int = Field(32, ge=1, le=10_000, description="frames of a clip")
     fps: Annotated[float, Field(gt=0, le=1000)] | Literal["native"] = Field(
-        6.0, description="frames per second of dense and centre clips; native: frames are counted, also by uniform"
+        6.0, description="frames per second of dense and centre clips; native: frames are counted, also with uniform"
     )
     frame_step: int = Field(
         1, ge=1, le=10_000, description="with fps: native, dense and centre clips take every k-th frame"

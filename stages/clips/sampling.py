@@ -122,7 +122,7 @@ def clip_frames(
     """Returns the T frame numbers of clip number `clip`, counted from the first frame of the video.
 
     The formulas count from the first frame of `interval`, or of the video if `interval` is None. n is the number of
-    frames there, and K is the number of clips.
+    frames of this interval or video, and K is the number of clips.
 
     "uniform": frame i is number floor((i + (clip + 0.5) / K) n / T). For K = 1 this is the rule of TSN (Temporal
         Segment Networks).

@@ -35,7 +35,7 @@ class ViewOptions(StageOptions):
     mirror: bool | Literal["always"] = Field(
         False,
         description="half of the views are mirrored, with their boxes; true is refused where class names have left "
-        "or right; always: also there",
+        "or right; always: allowed there, too",
     )
     brightness: float = Field(0.0, ge=0, lt=1, description="pixels are multiplied by 1 - x to 1 + x")
     contrast: float = Field(

@@ -111,7 +111,8 @@ class SyncMnistOptions(StageOptions):
         10,
         ge=3,
         le=10,
-        description="number of values, from 0 on; with fewer values there are fewer pairs to tell apart",
+        description="how many different digits occur, from 0 on: with 3, they are 0, 1 and 2; "
+        "fewer digits make fewer pairs to tell apart",
     )
     motion: Literal["walk", "constant"] = Field(
         "walk", description="walk: the paper's random walk; constant: an easier variant, every digit keeps its velocity"

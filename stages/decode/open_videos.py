@@ -29,9 +29,9 @@ class OpenVideos:
     A lent video belongs to one thread for a `with` block. After the block the video stays open at the frame where the
     thread stopped. At most `limit` unused videos stay open. If there are more, the oldest is closed.
 
-    A video is closed after its block if anything went wrong in the video. A video that was read to its end is closed
-    too, except if it keeps frames for overlapping windows. Any number of threads may use one OpenVideos. Call `close`
-    at the end.
+    A video is closed after its block if anything went wrong in the video, or if the video was read to its end. A video
+    that was read to its end stays open only if it keeps frames for overlapping windows. Any number of threads may use
+    one OpenVideos. Call `close` at the end.
     """
 
     def __init__(self, limit: int = 0) -> None:

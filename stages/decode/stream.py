@@ -167,8 +167,8 @@ class OpenVideo:
 
     @property
     def can_continue(self) -> bool:
-        """Returns whether a later reader can continue after the latest frame, with the same frames as if it read the
-        video from the start.
+        """Returns whether the next reader can continue after the latest frame, and gets the same frames as by reading
+        the video from the start.
 
         The result is False before the first frame and after a message or an error of the decoder. At the end of the
         video, the result is True only if the last frames were kept in `kept_frames`.

@@ -62,8 +62,8 @@ class BottomUpFiles:
 
 
 class BottomUpFrames(BottomUpFiles):
-    """The FeatureFiles of a folder with one subfolder per video, which has one .npz file of region features per frame.
-    The frames are ordered by the numbers in the file names, so `9.npz` comes before `10.npz`.
+    """The FeatureFiles of a folder with one subfolder per video. A subfolder has one .npz file of region features per
+    frame. The frames are ordered by the numbers in the file names, so `9.npz` comes before `10.npz`.
     """
 
     kind = "bottom_up_frames"
@@ -92,8 +92,8 @@ def _numbers_as_numbers(name: str) -> list[tuple[int, str]]:
 def are_frames(root: Path) -> bool:
     """Returns true if the .npz files below `root` are one file per frame, and false if they are one file per video.
 
-    They are one file per frame if every file lies in a subfolder, every name ends with a digit, and the first file has
-    the regions of one picture.
+    The result is true if all of these hold: every file lies in a subfolder, every name ends with a digit, and the first
+    file has the regions of one picture.
     """
     names = ids_of_files(root, SUFFIX)
     if not all("/" in name and name[-1].isdigit() for name in names):
