@@ -23,7 +23,7 @@ def bench(
     only its networks, and a plain loop without a cache. Uses a temporary folder.
     """
     from kinegraph.cache_schemas.cache import Cache
-    from kinegraph.pipeline.advice import advice
+    from kinegraph.pipeline.caches.advice import advice
     from kinegraph.pipeline.caches.indexed_dataset import check_for_extraction
     from kinegraph.pipeline.extraction.benchmark.comparison import compare
 

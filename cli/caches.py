@@ -64,8 +64,8 @@ def plan(
 ) -> None:
     """Show what extract would do and cost. Writes nothing to the cache."""
     from kinegraph.cache_schemas.cache import Cache
-    from kinegraph.pipeline.advice import advice, open_files_advice, random_in_config, random_weights_advice
     from kinegraph.pipeline.caches import plan as planning
+    from kinegraph.pipeline.caches.advice import advice, open_files_advice, random_in_config, random_weights_advice
     from kinegraph.pipeline.caches.indexed_dataset import check_for_extraction
     from kinegraph.pipeline.extraction.estimate import estimate
 
@@ -113,7 +113,7 @@ def extract(
 ) -> int:
     """Decode videos, run the frozen networks and write features to the cache. Resumes where it was stopped."""
     from kinegraph.cache_schemas.cache import Cache
-    from kinegraph.pipeline.advice import advice, random_in_config, random_weights_advice
+    from kinegraph.pipeline.caches.advice import advice, random_in_config, random_weights_advice
     from kinegraph.pipeline.caches.plan import parse_part
     from kinegraph.pipeline.extraction.run import extract as run
 
@@ -139,7 +139,7 @@ def status(
     """Show how much of a cache is done, missing and failed, and the states of its SLURM jobs."""
     from kinegraph.cache_schemas.cache import Cache
     from kinegraph.cache_schemas.index_documents import documents_advice
-    from kinegraph.pipeline.advice import (
+    from kinegraph.pipeline.caches.advice import (
         open_files_advice,
         random_in_cache,
         random_weights_advice,

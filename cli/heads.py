@@ -109,7 +109,7 @@ def results(
         raise UsageError("--to png: name the file by --out, such as --out table.png")
     if out is not None and form is None:
         raise UsageError(f"--out {out}: name the format of the table by --to: {', '.join(TABLE_FORMS)}")
-    from kinegraph.pipeline.advice import random_weights_advice
+    from kinegraph.pipeline.caches.advice import random_weights_advice
     from kinegraph.pipeline.training.results import find_results
 
     found_runs = find_results(runs)
@@ -148,7 +148,7 @@ def evaluate(
     ] = [],
 ) -> int:
     """Score a trained run on its test split. Given a folder of runs, score all of them and print one table."""
-    from kinegraph.pipeline.advice import random_weights_advice
+    from kinegraph.pipeline.caches.advice import random_weights_advice
     from kinegraph.pipeline.training import scoring
     from kinegraph.pipeline.training.breakdown import by_attribute, read_attributes
     from kinegraph.stages.training.checkpoint import load_record
@@ -213,7 +213,7 @@ def _evaluate_all(
     Returns exit code 1 if a run could not be scored, else 0.
     """
     from kinegraph.cache_schemas.errors import CacheError
-    from kinegraph.pipeline.advice import random_weights_advice
+    from kinegraph.pipeline.caches.advice import random_weights_advice
     from kinegraph.pipeline.training import scoring
 
     scored = {}

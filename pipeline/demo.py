@@ -12,13 +12,13 @@ from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.reader import CachedClips
 from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.caches.indexing import index
+from kinegraph.pipeline.clusters.wanted_run import WantedRun
 from kinegraph.pipeline.config import Config, load_config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.pipeline.extraction.run import extract
 from kinegraph.pipeline.training.results import RunResults
 from kinegraph.pipeline.training.scoring import evaluate_run
 from kinegraph.pipeline.training.table import RunsDiverged, TrainedRun, train_runs, wanted_runs
-from kinegraph.pipeline.wanted_run import WantedRun
 from kinegraph.stages.device import is_slow_at, pick_device
 from kinegraph.stages.training.checkpoint import is_trained
 from kinegraph.stages.training.clips import require_usable

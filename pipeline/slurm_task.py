@@ -13,6 +13,7 @@ from kinegraph.cache_schemas.files import write_whole
 from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.clusters.slurm.submission import COMPLETION_FILE, CONFIG_FILE, DIVERGED_FILE, Work
 from kinegraph.pipeline.clusters.walltime import allotment
+from kinegraph.pipeline.clusters.wanted_run import places
 from kinegraph.pipeline.config import Config, load_config
 from kinegraph.pipeline.extraction.events import Report, UnitSealedElsewhere
 from kinegraph.pipeline.extraction.executors.contract import Job
@@ -20,7 +21,6 @@ from kinegraph.pipeline.extraction.executors.local import run_here
 from kinegraph.pipeline.extraction.executors.slurm import unsealed
 from kinegraph.pipeline.extraction.progress import Progress, clips_of
 from kinegraph.pipeline.machine.devices import on_gpu_if_asked
-from kinegraph.pipeline.wanted_run import places
 
 
 def run_task(folder: Path, index: int, begun: float | None = None, **callbacks: Any) -> None:

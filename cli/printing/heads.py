@@ -16,12 +16,12 @@ from kinegraph.cli.printing.text import few, listed, note, note_at_work, say, sa
 from kinegraph.pipeline.machine.terminal import USUAL_COLUMNS, LineTimer, Pace, columns, fitting, speed
 
 if TYPE_CHECKING:
+    from kinegraph.pipeline.clusters.wanted_run import RunPlace
     from kinegraph.pipeline.demo import DemoResult, FinetuneDemoResult
     from kinegraph.pipeline.training.breakdown import AttributeScore
     from kinegraph.pipeline.training.results import RunResults, SplitCounts
     from kinegraph.pipeline.training.scoring import RunScores
     from kinegraph.pipeline.training.table import TrainedRun
-    from kinegraph.pipeline.wanted_run import RunPlace
     from kinegraph.stages.training.records import EpochRecord, StepRecord
 
 SHOWN_CLASSES = 5

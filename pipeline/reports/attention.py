@@ -7,7 +7,7 @@ import numpy as np
 
 from kinegraph.cache_schemas.arrays import CLIPS, FRAME_TIMES
 from kinegraph.cache_schemas.words import counted, few_of
-from kinegraph.pipeline.advice import random_in_cache
+from kinegraph.pipeline.caches.advice import random_in_cache
 from kinegraph.pipeline.reports.contents import Contents
 from kinegraph.pipeline.reports.look import Look
 from kinegraph.pipeline.reports.nothing import NothingToShowError

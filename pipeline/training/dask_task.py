@@ -10,11 +10,11 @@ from distributed import Reschedule, WorkerPlugin, get_worker
 from distributed import Worker as DaskWorker
 from distributed.core import Status
 
+from kinegraph.pipeline.clusters.wanted_run import RunPlace, WantedRun
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ClusterError
 from kinegraph.pipeline.extraction.executors.dask_station import SPEAKING, gpu_of
 from kinegraph.pipeline.machine.versions import differing_versions
-from kinegraph.pipeline.wanted_run import RunPlace, WantedRun
 from kinegraph.stages.errors import UsageError
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ import torch
 from kinegraph.cache_schemas.cache import FEATURES, Cache
 from kinegraph.cache_schemas.files import sweep, write_whole
 from kinegraph.cache_schemas.reader import CROP, CachedClips
+from kinegraph.pipeline.clusters.wanted_run import RunPlace
 from kinegraph.pipeline.config import Config, load_config
 from kinegraph.pipeline.training.decoded_clips import DecodedClips, Decoding, decoding, require_same_videos
 from kinegraph.pipeline.training.one_run import (
@@ -29,7 +30,6 @@ from kinegraph.pipeline.training.recipes import short
 from kinegraph.pipeline.training.samples import tell_of_gaps
 from kinegraph.pipeline.training.tuned_run import TunedRun, save_tuned
 from kinegraph.pipeline.training.tuning_start import TuningStart, online_head, start_of
-from kinegraph.pipeline.wanted_run import RunPlace
 from kinegraph.stages.backbones.extract import FeatureExtractor
 from kinegraph.stages.clips.views import ViewOptions, check_views
 from kinegraph.stages.datasets.sides import sided_classes

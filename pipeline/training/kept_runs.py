@@ -13,10 +13,10 @@ from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.closure import features_fingerprint
 from kinegraph.cache_schemas.fingerprint import differences
 from kinegraph.cache_schemas.reader import CachedClips
+from kinegraph.pipeline.clusters.wanted_run import WantedRun
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.training.results import comparable
 from kinegraph.pipeline.training.starting_weights import with_digest
-from kinegraph.pipeline.wanted_run import WantedRun
 from kinegraph.stages.training.checkpoint import RunExists, is_trained, load_record
 from kinegraph.stages.training.clips import clips_identity
 from kinegraph.stages.training.epoch_clips import with_views_per_epoch

@@ -21,6 +21,7 @@ from kinegraph.pipeline.clusters.dask.checks import (
 from kinegraph.pipeline.clusters.dask.cluster import are_children, dask_client, resources
 from kinegraph.pipeline.clusters.dask.walltime import LeaveInTime
 from kinegraph.pipeline.clusters.dask.workers import COUNT_WORKERS_SECONDS, Workers
+from kinegraph.pipeline.clusters.wanted_run import RunPlace, WantedRun, places
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ClusterLost
 from kinegraph.pipeline.machine.versions import agreed_versions
@@ -35,7 +36,6 @@ from kinegraph.pipeline.training.table import (
     trained_runs,
     untrained,
 )
-from kinegraph.pipeline.wanted_run import RunPlace, WantedRun, places
 from kinegraph.stages.training.checkpoint import is_trained
 from kinegraph.stages.training.engine import TrainingDiverged
 from kinegraph.stages.training.records import EpochRecord

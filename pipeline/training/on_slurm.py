@@ -8,6 +8,7 @@ from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.words import counted
 from kinegraph.pipeline.clusters.slurm.submission import Submission, Work, logs_of_failed, submit, under_way
+from kinegraph.pipeline.clusters.wanted_run import WantedRun
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import SlurmError
 from kinegraph.pipeline.extraction.executors import slurm
@@ -20,7 +21,6 @@ from kinegraph.pipeline.training.table import (
     trained_runs,
     untrained,
 )
-from kinegraph.pipeline.wanted_run import WantedRun
 from kinegraph.stages.training.checkpoint import is_trained
 
 log = logging.getLogger("kinegraph")

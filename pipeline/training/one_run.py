@@ -17,12 +17,12 @@ import torch
 
 from kinegraph.cache_schemas.files import remove_durably
 from kinegraph.cache_schemas.words import counted
-from kinegraph.pipeline.advice import random_in_cache
+from kinegraph.pipeline.caches.advice import random_in_cache
+from kinegraph.pipeline.clusters.wanted_run import RunPlace
 from kinegraph.pipeline.machine.versions import versions
 from kinegraph.pipeline.training.kept_predictions import remove_predictions
 from kinegraph.pipeline.training.kept_runs import trained_on
 from kinegraph.pipeline.training.results import RESULTS_FILE, RunResults, SplitCounts
-from kinegraph.pipeline.wanted_run import RunPlace
 from kinegraph.stages.heads.candidates import Candidate, candidates_of
 from kinegraph.stages.heads.head import Head
 from kinegraph.stages.training import together

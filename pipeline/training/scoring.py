@@ -18,7 +18,7 @@ from kinegraph.cache_schemas.csv_text import csv_text
 from kinegraph.cache_schemas.errors import CacheNotFound
 from kinegraph.cache_schemas.files import write_whole
 from kinegraph.cache_schemas.fingerprint import differences
-from kinegraph.pipeline.advice import random_in_cache
+from kinegraph.pipeline.caches.advice import random_in_cache
 from kinegraph.pipeline.config import Config, apply_override, check_config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.pipeline.training.kept_predictions import (

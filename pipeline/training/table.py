@@ -11,6 +11,7 @@ from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.closure import features_options
 from kinegraph.cache_schemas.files import sweep, write_whole
 from kinegraph.cache_schemas.words import counted
+from kinegraph.pipeline.clusters.wanted_run import RunPlace, WantedRun, places
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.pipeline.machine.devices import on_device_of
@@ -31,7 +32,6 @@ from kinegraph.pipeline.training.results import RunResults, read_results, write_
 from kinegraph.pipeline.training.samples import opened_samples
 from kinegraph.pipeline.training.starting_weights import start_from, with_digest
 from kinegraph.pipeline.training.trainable import build_for, require_trainable
-from kinegraph.pipeline.wanted_run import RunPlace, WantedRun, places
 from kinegraph.stages.device import pick_device
 from kinegraph.stages.heads.own import OwnHead, is_own
 from kinegraph.stages.processes import in_processes

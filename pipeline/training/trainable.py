@@ -8,14 +8,14 @@ import torch
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.reader import CachedClips
 from kinegraph.cache_schemas.stage import Stage
-from kinegraph.pipeline.advice import random_in_cache, random_weights_advice
+from kinegraph.pipeline.caches.advice import random_in_cache, random_weights_advice
 from kinegraph.pipeline.caches.declared import declare
 from kinegraph.pipeline.caches.indexed_dataset import check_for_training
+from kinegraph.pipeline.clusters.wanted_run import WantedRun
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.pipeline.training.samples import require_sequences
 from kinegraph.pipeline.training.tails import require_whole_maps, with_tail_of
-from kinegraph.pipeline.wanted_run import WantedRun
 from kinegraph.stages.heads.build import build_head, rebuild_head
 from kinegraph.stages.heads.candidates import candidates_of
 from kinegraph.stages.heads.head import Head, HeadError, Spec, spec_of_videos

@@ -14,8 +14,8 @@ from matplotlib.image import imread
 
 from kinegraph.cli.exits import exit_code
 from kinegraph.cli.printing import heads as printing
+from kinegraph.pipeline.clusters.wanted_run import RunPlace
 from kinegraph.pipeline.training.results import RunResults, SplitCounts, write_results
-from kinegraph.pipeline.wanted_run import RunPlace
 from kinegraph.stages.training.options import TrainOptions
 from kinegraph.stages.training.records import EpochRecord, StepRecord
 from tests.caches import write_config

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from kinegraph.cli.app import app
-from kinegraph.pipeline.advice import advice, random_in_config
+from kinegraph.pipeline.caches.advice import advice, random_in_config
 from kinegraph.pipeline.config import load_config
 from kinegraph.pipeline.demo import CONFIG
 from tests.conftest import moving_square, write_video

@@ -29,10 +29,10 @@ from kinegraph.cache_schemas.words import sentence
 from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.clusters.slurm.script import LOG, array_script
 from kinegraph.pipeline.clusters.slurm.states import ArrayState, TaskState, array_state, state_after_exit
+from kinegraph.pipeline.clusters.wanted_run import WantedRun
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import ProgramMissing, SlurmError
 from kinegraph.pipeline.machine.programs import run, tell_once
-from kinegraph.pipeline.wanted_run import WantedRun
 from kinegraph.stages.errors import UsageError
 
 FOLDER = "slurm"

@@ -14,6 +14,7 @@ from distributed import Worker as DaskWorker
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.clusters.dask import walltime as dask_walltime
 from kinegraph.pipeline.clusters.walltime import Allotment
+from kinegraph.pipeline.clusters.wanted_run import RunPlace, places
 from kinegraph.pipeline.config import Config, check_config
 from kinegraph.pipeline.errors import ClusterError, ClusterLost
 from kinegraph.pipeline.extraction.run import extract
@@ -24,7 +25,6 @@ from kinegraph.pipeline.training import table as training
 from kinegraph.pipeline.training.dask_task import RunTask, run_task
 from kinegraph.pipeline.training.on_dask import train_on_dask
 from kinegraph.pipeline.training.table import RunsDiverged, TrainedRun, train_runs, wanted_runs
-from kinegraph.pipeline.wanted_run import RunPlace, places
 from kinegraph.stages.heads.head import HeadError
 from kinegraph.stages.training import engine
 from kinegraph.stages.training.engine import TrainingDiverged

@@ -11,11 +11,11 @@ import yaml
 
 import kinegraph
 from kinegraph.cache_schemas.cache import Cache
+from kinegraph.pipeline.clusters.wanted_run import WantedRun
 from kinegraph.pipeline.config import Config, load_config
 from kinegraph.pipeline.training.scoring import evaluate_run
 from kinegraph.pipeline.training.table import train_runs, wanted_runs
 from kinegraph.pipeline.training.trainable import build_for
-from kinegraph.pipeline.wanted_run import WantedRun
 from kinegraph.stages.heads.build import build_head
 from kinegraph.stages.heads.head import HeadError
 from kinegraph.stages.training.checkpoint import RunError, RunExists, load_record

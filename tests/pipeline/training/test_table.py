@@ -18,6 +18,7 @@ from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.errors import CacheError, UnknownSplit
 from kinegraph.cache_schemas.reader import CachedClips
 from kinegraph.pipeline.caches.indexing import index
+from kinegraph.pipeline.clusters.wanted_run import RunPlace
 from kinegraph.pipeline.config import Config, check_config
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.pipeline.extraction.run import extract
@@ -30,7 +31,6 @@ from kinegraph.pipeline.training.samples import opened_samples
 from kinegraph.pipeline.training.scoring import evaluate_run
 from kinegraph.pipeline.training.table import train_runs, wanted_runs
 from kinegraph.pipeline.training.trainable import build_for
-from kinegraph.pipeline.wanted_run import RunPlace
 from kinegraph.stages import processes
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.head import HeadError

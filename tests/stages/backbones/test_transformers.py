@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from kinegraph.pipeline.advice import advice
+from kinegraph.pipeline.caches.advice import advice
 from kinegraph.pipeline.config import Config
 from kinegraph.stages.backbones.build import backbone_digest, build_backbone
 from kinegraph.stages.backbones.catalogue import entry

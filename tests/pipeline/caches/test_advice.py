@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from kinegraph.pipeline.advice import advice
+from kinegraph.pipeline.caches.advice import advice
 from kinegraph.pipeline.caches.declared import declare
 from kinegraph.pipeline.config import Config
 

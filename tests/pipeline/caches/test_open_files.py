@@ -12,7 +12,7 @@ import pytest
 
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.errors import TooManyOpenFiles, open_files_limit
-from kinegraph.pipeline.advice import open_files_advice
+from kinegraph.pipeline.caches.advice import open_files_advice
 from kinegraph.pipeline.exchange.imported_rows import IMPORTED_CLIPS
 from kinegraph.pipeline.exchange.importing import import_features
 from tests.foreign import features, write_npy
@@ -122,7 +122,7 @@ def test_the_file_and_the_limit_are_named(cache: Cache, monkeypatch: pytest.Monk
 def test_shards_beyond_the_limit_are_told_of_in_hdf5(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     assert open_files_limit() > 0
     assert open_files_advice(cache) == []
-    monkeypatch.setattr("kinegraph.pipeline.advice.open_files_limit", lambda: SHARDS)
+    monkeypatch.setattr("kinegraph.pipeline.caches.advice.open_files_limit", lambda: SHARDS)
     told = open_files_advice(cache)
     if cache.manifest["store"]["kind"] == "zarr":
         assert told == []
