@@ -57,7 +57,7 @@ bench: .venv/installed
 	$(BIN)/python -m benchmarks.render
 
 # All other scripts, which print the ratios behind the claims about speed.
-SCRIPTS := $(filter-out results render extraction stores resizing,$(basename $(notdir $(wildcard benchmarks/*.py))))
+SCRIPTS := $(filter-out results render simulation extraction stores resizing,$(basename $(notdir $(wildcard benchmarks/*.py))))
 bench-scripts: .venv/installed
 	for script in $(SCRIPTS); do $(BIN)/python -m benchmarks.$$script || exit 1; done
 

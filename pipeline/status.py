@@ -8,7 +8,7 @@ from kinegraph.pipeline.caches.kept_summaries import KeptSummaries
 from kinegraph.pipeline.caches.summaries import total_seconds
 from kinegraph.pipeline.clusters.slurm.states import STATES
 from kinegraph.pipeline.clusters.slurm.submission import Submission, submissions
-from kinegraph.pipeline.shards.leases import Lease, live_leases
+from kinegraph.pipeline.shards.lease import Lease, live_leases
 from kinegraph.pipeline.shards.pace import clips_per_second
 
 MAX_JOBS = 3  # only the newest: each costs calls to SLURM

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.cache import Cache
@@ -48,6 +48,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("kinegraph")
 
 
+class Suspect(NamedTuple):
+    """A work unit that may have killed several workers, so it was not run. `deaths` says how many, at that time."""
+
+    unit: WorkUnit
+    deaths: int
+
+
 @dataclass(frozen=True)
 class Pass:
     """One pass of a worker over work units, with lists of the units that the pass could not run. A work unit is one
@@ -63,7 +70,7 @@ class Pass:
     leases: Leases | NoLeases
     max_deaths: float
     leased: list[WorkUnit] = field(default_factory=list)
-    suspects: list[WorkUnit] = field(default_factory=list)
+    suspects: list[Suspect] = field(default_factory=list)
     too_late: list[WorkUnit] = field(default_factory=list)
 
 
@@ -169,7 +176,7 @@ class Worker:
 
         return self.loaded.device if self._loading.done() else pick_device(self.config.run.device)
 
-    def run(self, units: Iterable[WorkUnit], *, decode_threads: int, max_deaths: float = math.inf) -> list[WorkUnit]:
+    def run(self, units: Iterable[WorkUnit], *, decode_threads: int, max_deaths: float = math.inf) -> list[Suspect]:
         """Computes all work units `units`, with `decode_threads` threads that decode. Returns the suspects: the units
         that may have killed `max_deaths` workers and were not run.
 
@@ -179,7 +186,7 @@ class Worker:
         Raises OutOfTimeError if no further unit can end in time. All units that have begun are finished before. Raises
         WalltimeError if the time limit is too short for one unit.
         """
-        suspects: list[WorkUnit] = []
+        suspects: list[Suspect] = []
 
         def one_pass(units: Iterable[WorkUnit]) -> list[WorkUnit]:
             current_pass = Pass(leases, max_deaths)
@@ -249,7 +256,7 @@ class Worker:
             if deaths := current_pass.leases.deaths(unit.shard):
                 self._loading.result()  # so that no shard has two deaths that the networks may have caused
             if deaths >= current_pass.max_deaths:
-                current_pass.suspects.append(unit)
+                current_pass.suspects.append(Suspect(unit, deaths))
                 self.report(UnitSuspected(unit=unit))
                 continue
             if not current_pass.leases.take(unit.shard, unit.keys):

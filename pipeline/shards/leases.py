@@ -6,164 +6,27 @@ workers compete, only one can create it. Leases only save work. The ledger alone
 reads the ledger again after it wins a lease and before it seals a shard.
 """
 
-import json
 import logging
-import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
-from functools import cache
+from dataclasses import replace
 from os import getpid
 from socket import gethostname
-from time import monotonic
-from typing import Annotated, Any, Literal
-
-from pydantic import Field, TypeAdapter, ValidationError
+from typing import Any, Literal
 
 from kinegraph.cache_schemas import stopping
-from kinegraph.cache_schemas.files import HOST, alive, start_ticks
+from kinegraph.cache_schemas.files import HOST, start_ticks
 from kinegraph.cache_schemas.storage import Storage
 from kinegraph.pipeline.errors import AnotherRunError
+from kinegraph.pipeline.shards.lease import REFRESHES, Lease, lease_name, lease_of, listed, live_leases, read_lease
+from kinegraph.pipeline.shards.watching import Watch
 
-LEASES = "leases"
-NAME = re.compile(rf"{LEASES}/(\d{{6,}})(?:\.(\d+))?\.json")
-MAX_SECONDS = 7 * 86_400.0  # longest time without a refresh after which a lease is stale
 MAX_DEATHS = 3  # deaths of workers at one unit, before the unit is left for the end
-REFRESHES = 4  # per `seconds` of a lease
 Doing = Literal["decoding", "decoded", "computing"]
 log = logging.getLogger("kinegraph")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Lease:
-    """One worker's claim on one shard. A lease becomes stale if the worker does not refresh it for `seconds`. Another
-    worker may then take the shard over, with a new lease.
-
-    attempt: the number of this lease among the leases of the shard, from 1.
-    keys: the stages that the worker computes.
-    holder, host, host_name: a random name of the worker, a digest of its machine, and the machine's name.
-    pid, started: the number of the worker's process, and its start in clock ticks since the boot (0 if unknown).
-    deaths: how many earlier workers died while they held the shard, so that the shard may have killed them. None in
-        leases of earlier versions, where every earlier attempt counts as a death.
-    ahead: true while the shard waits, because its worker still works on a shard that it leased before this one. If the
-        worker dies then, this shard is not the cause.
-    refreshed_at: when the worker last refreshed the lease, in seconds since 1970 by the worker's clock.
-    """
-
-    shard: int
-    attempt: int
-    seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS)]
-    keys: tuple[str, ...] = ()
-    holder: str = ""
-    host: str = ""
-    host_name: str = ""
-    pid: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
-    started: int = 0
-    deaths: int | None = None
-    ahead: bool = False
-    refreshes: int = 0
-    refreshed_at: Annotated[float, Field(allow_inf_nan=False)] = 0.0
-
-    @property
-    def name(self) -> str:
-        return f"{LEASES}/{self.shard:06d}{f'.{self.attempt}' if self.attempt > 1 else ''}.json"
-
-    @property
-    def content(self) -> bytes:
-        return json.dumps(asdict(self)).encode()
-
-    def is_same_as(self, other: "Lease") -> bool:
-        """Returns whether `other` is this lease, perhaps with a later refresh: same shard, same worker, same
-        attempt.
-        """
-        return (self.shard, self.attempt, self.holder) == (other.shard, other.attempt, other.holder)
-
-    @property
-    def holder_is_dead(self) -> bool:
-        """Returns whether the worker that holds the lease ran on this machine and has ended."""
-        return self.host == HOST and not alive(self.pid, self.started)
-
-    @property
-    def deaths_before(self) -> int:
-        return self.attempt - 1 if self.deaths is None else self.deaths
-
-    @property
-    def deaths_if_holder_died(self) -> int:
-        return self.deaths_before + (not self.ahead)
-
-
-def live_leases(storage: Storage) -> Iterator[Lease]:
-    """Yields the newest lease of each shard that is leased now. A lease is yielded if it was refreshed in time and its
-    worker is not known to be dead.
-    """
-    now = cache(lambda: _now(storage))
-    newest: dict[int, int] = {}
-    for shard, attempt in _listed(storage):
-        newest[shard] = max(attempt, newest.get(shard, 0))
-    for shard, attempt in newest.items():
-        lease = _read(storage, Lease(shard=shard, attempt=attempt, seconds=0.0))
-        if lease is not None and not lease.holder_is_dead and _was_refreshed_lately(storage, lease, now):
-            yield lease
-
-
-def _was_refreshed_lately(storage: Storage, lease: Lease, now: Callable[[], float | None]) -> bool:
-    """Returns whether the lease was written less than `lease.seconds` ago, by the clock of the storage. `now` returns
-    the present time of this clock. Returns True if the storage does not report times, and False if the lease is gone.
-    """
-    try:
-        written = storage.written_at(lease.name)
-    except FileNotFoundError:
-        return False
-    present = now() if written is not None else None
-    return written is None or present is None or present - written < lease.seconds
-
-
-def _now(storage: Storage) -> float | None:
-    """Returns the present time by the clock of the storage, in seconds since 1970. It writes a small object and asks
-    when this object was written. Returns None if nothing can be written.
-    """
-    probe = f"probes/{uuid.uuid4().hex}"
-    try:
-        storage.put(probe, [b""])
-        written = storage.written_at(probe)
-        storage.delete(probe)
-    except OSError:
-        return None
-    return written
-
-
-def lease_of(storage: Storage, shard: int, seconds: float = 0.0) -> Lease | None:
-    """Returns the newest lease of shard number `shard`, or None if the shard has no lease.
-
-    If the stored lease is damaged, returns a Lease without a holder. It becomes stale after `seconds`.
-    """
-    attempts = [attempt for other, attempt in _listed(storage) if other == shard]
-    return _read(storage, Lease(shard=shard, attempt=max(attempts), seconds=seconds)) if attempts else None
-
-
-def _listed(storage: Storage) -> Iterator[tuple[int, int]]:
-    for name in storage.names(LEASES):
-        if match := NAME.fullmatch(name):
-            yield int(match[1]), int(match[2] or 1)
-
-
-def _read(storage: Storage, nobodys: Lease) -> Lease | None:
-    """Reads the stored lease with the shard and the attempt of `nobodys`, a Lease without a holder. Returns None if
-    there is no such lease, and `nobodys` if the stored lease is damaged.
-    """
-    try:
-        lease = DOCUMENT.validate_json(storage.get(nobodys.name))
-        return replace(lease, shard=nobodys.shard, attempt=nobodys.attempt)
-    except FileNotFoundError:
-        return None
-    except ValidationError:
-        return nobodys
-
-
-DOCUMENT = TypeAdapter(Lease)
 
 
 class NoLeases:
@@ -204,7 +67,7 @@ class Leases:
         self.holder = uuid.uuid4().hex
         self._held: dict[int, Lease] = {}  # in the order in which they were taken
         self._computing: set[int] = set()
-        self._watched: dict[int, tuple[Lease, float]] = {}
+        self._watch = Watch(storage, seconds)
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._refresher = threading.Thread(target=self._refresh_all, name="lease", daemon=True)
@@ -216,8 +79,8 @@ class Leases:
 
         Raises RuntimeError, and leaves no lease, if another thread has called `close`.
         """
-        newest = lease_of(self.storage, shard, self.seconds)
-        if newest is not None and not self._is_stale(newest):
+        newest, is_stale = self._watch.newest(shard)
+        if newest is not None and not is_stale:
             return False
         lease = Lease(
             shard=shard,
@@ -235,7 +98,7 @@ class Leases:
         )
         if not self.storage.create(lease.name, lease.content):
             return False
-        if lease_of(self.storage, shard) != lease:  # another worker took a newer lease since `lease_of` above
+        if lease_of(self.storage, shard) != lease:  # another worker took a newer lease meanwhile
             self.storage.delete(lease.name)
             return False
         with self._lock:
@@ -243,7 +106,7 @@ class Leases:
                 self.storage.delete(lease.name)
                 raise RuntimeError(f"the leases of this worker are closed, and shard {shard} cannot be taken")
             self._held[shard] = lease
-            self._watched.pop(shard, None)
+            self._watch.forget(shard)
             self._delete_older(lease)
         return True
 
@@ -251,10 +114,10 @@ class Leases:
         """Returns how many workers shard number `shard` may have killed. A worker counts if it began the shard and its
         lease was not released, but is stale or was taken over.
         """
-        newest = lease_of(self.storage, shard, self.seconds)
+        newest, is_stale = self._watch.newest(shard)
         if newest is None:
             return 0
-        return newest.deaths_if_holder_died if self._is_stale(newest) else newest.deaths_before
+        return newest.deaths_if_holder_died if is_stale else newest.deaths_before
 
     def attempt(self, shard: int) -> int:
         """Returns the number of this worker's lease among the leases of shard number `shard`, from 1."""
@@ -310,15 +173,6 @@ class Leases:
         except OSError as error:  # this error must not hide why the run ends
             log.warning("leases could not be released, and count for %g s more: %s", self.seconds, error)
 
-    def _is_stale(self, lease: Lease) -> bool:
-        if lease.holder_is_dead:
-            return True
-        seen, since = self._watched.get(lease.shard, (None, 0.0))
-        if seen != lease:
-            since = monotonic()
-            self._watched[lease.shard] = (lease, since)
-        return monotonic() - since >= lease.seconds
-
     def _still_held(self, shard: int) -> Lease | None:
         """Returns the lease that this worker holds on shard number `shard`. Returns None if it holds none, or if
         another worker has taken the shard over.
@@ -328,9 +182,20 @@ class Leases:
         newest = lease_of(self.storage, shard) if lease is not None else None
         return lease if lease is not None and newest is not None and newest.is_same_as(lease) else None
 
+    def _is_in_place(self, lease: Lease) -> bool:
+        """Returns whether `lease` of this worker is stored, and its shard has no next lease.
+
+        This asks the storage for two objects, not for a list of all leases as `_still_held` does, because hundreds of
+        workers refresh their leases all the time.
+        """
+        if self.storage.exists(lease_name(lease.shard, lease.attempt + 1)):
+            return False
+        stored = read_lease(self.storage, Lease(shard=lease.shard, attempt=lease.attempt, seconds=lease.seconds))
+        return stored is not None and stored.is_same_as(lease)
+
     def _delete_older(self, lease: Lease) -> None:
         for attempt in range(1, lease.attempt):
-            self.storage.delete(replace(lease, attempt=attempt).name)
+            self.storage.delete(lease_name(lease.shard, attempt))
 
     def _refresh_all(self) -> None:
         while not self._closing.wait(self.seconds / REFRESHES):
@@ -343,7 +208,7 @@ class Leases:
 
     def _try_to_renew(self, shard: int, **changes: Any) -> None:
         try:
-            if (lease := self._still_held(shard)) is not None:
+            if (lease := self._held.get(shard)) is not None and self._is_in_place(lease):
                 fresh = replace(lease, refreshes=lease.refreshes + 1, refreshed_at=time.time(), **changes)
                 self.storage.put(fresh.name, [fresh.content])
                 self._held[shard] = fresh
@@ -371,7 +236,7 @@ def alone(storage: Storage, seconds: float) -> Iterator[None]:
     if not storage.creates_exclusively():
         log.warning("%s keeps no leases. Make sure that no other run works on this cache.", storage.root)
     with closing(leases_on(storage, seconds)) as leases:
-        for shard in sorted({0, *(shard for shard, _ in _listed(storage))}):  # 0: two such blocks never run together
+        for shard in sorted({0, *(shard for shard, _ in listed(storage))}):  # 0: two such blocks never run together
             first = lease_of(storage, shard)
             while not leases.take(shard, ()):
                 now = lease_of(storage, shard)

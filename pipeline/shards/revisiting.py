@@ -5,7 +5,8 @@ from typing import TypeVar
 
 from kinegraph.cache_schemas import stopping
 
-REVISIT_SECONDS = 1.0
+REVISIT_SECONDS, LONGEST_SECONDS = 1.0, 30.0
+WAITED_SHARE = 0.1  # a wait is this share of the time that was waited before
 Unit = TypeVar("Unit")
 
 
@@ -17,9 +18,13 @@ def revisit(
     """Calls `one_pass` with `units`, and then again with the units that the last call returned, until a call returns no
     units. A call must return the units that it could not do because another worker has leased them.
 
-    Before each further call, the function waits a second and calls `after_waiting`. An error that `after_waiting`
-    raises ends the loop.
+    Before each further call, the function waits and calls `after_waiting`. An error that `after_waiting` raises ends
+    the loop. The first waits are a second long. Later waits are a tenth of the time that was waited before, at most
+    30 s, because hundreds of workers may wait for the last units of a cache.
     """
+    waited = 0.0
     while units := one_pass(units):
-        stopping.sleep(REVISIT_SECONDS)
+        seconds = min(max(REVISIT_SECONDS, WAITED_SHARE * waited), LONGEST_SECONDS)
+        stopping.sleep(seconds)
+        waited += seconds
         after_waiting()

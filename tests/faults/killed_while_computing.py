@@ -14,7 +14,7 @@ from kinegraph.cache_schemas.storages import open_storage
 from kinegraph.pipeline.config import load_config
 from kinegraph.pipeline.extraction.run import extract
 from kinegraph.pipeline.extraction.shard import ShardInProgress
-from kinegraph.pipeline.shards.leases import live_leases
+from kinegraph.pipeline.shards.lease import live_leases
 
 config = load_config(sys.argv[1])
 

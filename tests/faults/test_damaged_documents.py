@@ -20,7 +20,7 @@ from kinegraph.pipeline.clusters.slurm.submission import submissions
 from kinegraph.pipeline.config import load_config
 from kinegraph.pipeline.exchange.to_npy import export_npy
 from kinegraph.pipeline.extraction.run import extract
-from kinegraph.pipeline.shards.leases import lease_of, live_leases
+from kinegraph.pipeline.shards.lease import lease_of, live_leases
 from kinegraph.pipeline.status import status
 from kinegraph.pipeline.training.results import find_results
 from kinegraph.pipeline.training.table import train_runs

@@ -16,9 +16,16 @@ import pytest
 from kinegraph.cache_schemas.cache import Cache
 from kinegraph.cache_schemas.files import HOST
 from kinegraph.pipeline.caches.indexing import index
+from kinegraph.pipeline.caches.plan import make_plan
 from kinegraph.pipeline.config import Config, load_config
+from kinegraph.pipeline.errors import SetAsideError
+from kinegraph.pipeline.extraction.events import Event, UnitSealed, WorkerLost
+from kinegraph.pipeline.extraction.executors.contract import Job
+from kinegraph.pipeline.extraction.executors.local import _run_alone
 from kinegraph.pipeline.extraction.run import extract
-from kinegraph.pipeline.shards.leases import Lease, Leases
+from kinegraph.pipeline.extraction.worker import Suspect
+from kinegraph.pipeline.shards.lease import Lease
+from kinegraph.pipeline.shards.leases import Leases
 from kinegraph.pipeline.status import status
 from tests.caches import same_bytes, write_config
 from tests.command_server import SCRIPTS, Run
@@ -134,10 +141,11 @@ def test_a_run_that_was_only_slow_publishes_nothing(path: Path, config: Config, 
     assert same_bytes(config.cache) == prepared.undisturbed
 
 
-def _three_died_at(config: Config, shard: int) -> None:
+def _three_died_at(config: Config, shard: int, before: int = 0) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    lease = Lease(shard=shard, attempt=3, deaths=2, seconds=300, keys=("clips",), host=HOST, pid=gone.pid)
+    deaths = before + 2  # and that of its holder
+    lease = Lease(shard=shard, attempt=deaths + 1, deaths=deaths, seconds=300, keys=("clips",), host=HOST, pid=gone.pid)
     assert Cache(config.cache).storage.create(lease.name, lease.content)
 
 
@@ -150,6 +158,18 @@ def test_a_video_that_kills_its_worker_is_set_aside(path: Path, config: Config, 
     assert "SetAsideError: shard 0: killed its worker 3 times, then a worker that had nothing else to do" in died.said
     assert Cache(config.cache).ledger.shards("regions/tiny") == [1, 2]
     assert attempts(config.cache) == {1, 4}
+    assert leases(config.cache) == ["000000.4.json"]
+
+
+def test_a_unit_that_another_run_tried_alone_is_set_aside_untried(config: Config) -> None:
+    """Hundreds of tasks end at the same time. One process that dies alone is enough for all of them."""
+    _three_died_at(config, 0, before=1)
+    cache = Cache(config.cache)
+    plan, events = make_plan(config, cache), list[Event]()
+    job = Job(config=config, cache=cache, keys=plan.keys_to_run, units=plan.units)
+    with pytest.raises(SetAsideError, match="shard 0"):
+        _run_alone(job, [Suspect(plan.units[0], deaths=3)], events.append)
+    assert not any(isinstance(event, WorkerLost | UnitSealed) for event in events)
     assert leases(config.cache) == ["000000.4.json"]
 
 

@@ -37,7 +37,8 @@ from kinegraph.pipeline.extraction.executors.contract import Job, set_aside
 from kinegraph.pipeline.extraction.executors.dask_station import Station, run_unit
 from kinegraph.pipeline.extraction.executors.inline import InlineExecutor
 from kinegraph.pipeline.machine.versions import agreed_versions
-from kinegraph.pipeline.shards.leases import MAX_DEATHS, lease_of
+from kinegraph.pipeline.shards.lease import lease_of
+from kinegraph.pipeline.shards.leases import MAX_DEATHS
 from kinegraph.pipeline.shards.revisiting import revisit
 
 FORGET_EVERY = 1000  # submissions

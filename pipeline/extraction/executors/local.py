@@ -1,5 +1,6 @@
 """Runs work units on this machine, with one worker in this process or with several worker processes."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -19,11 +20,19 @@ from kinegraph.pipeline.caches.plan import WorkUnit
 from kinegraph.pipeline.clusters.walltime import Allotment, UnitSchedule
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import OutOfTimeError, WalltimeError
-from kinegraph.pipeline.extraction.events import Event, Report, UnitSealed, UnitSealedElsewhere, WorkerLost
+from kinegraph.pipeline.extraction.events import (
+    Event,
+    Report,
+    UnitSealed,
+    UnitSealedElsewhere,
+    UnitSuspected,
+    WorkerLost,
+)
 from kinegraph.pipeline.extraction.executors.contract import Job, set_aside
-from kinegraph.pipeline.extraction.worker import Worker
+from kinegraph.pipeline.extraction.worker import Suspect, Worker
 from kinegraph.pipeline.machine.terminal import log_to_stderr
-from kinegraph.pipeline.shards.leases import MAX_DEATHS, lease_of
+from kinegraph.pipeline.shards.lease import lease_of
+from kinegraph.pipeline.shards.leases import MAX_DEATHS
 
 
 class LocalExecutor:
@@ -59,9 +68,18 @@ def run_here(job: Job, units: Iterable[WorkUnit], report: Report) -> None:
     _run_alone(job, worker.run(units, decode_threads=worker.decoders, max_deaths=MAX_DEATHS), report)
 
 
-def _run_alone(job: Job, suspects: Iterable[WorkUnit], report: Report) -> None:
-    alone = [_Pool(replace(job, units=(unit,)), report, max_deaths=1) for unit in suspects]
-    set_aside((unit for pool in alone for unit in pool.run(1)), job.cache.num_shards)
+def _run_alone(job: Job, suspects: Iterable[Suspect], report: Report) -> None:
+    """Runs each of `suspects` once more, in a process that has nothing else to do. Raises SetAsideError if units kill
+    their process again.
+
+    A unit is also set aside if it killed a worker since it became a suspect. Then another run has tried it alone, and
+    hundreds of runs on one cache need not try it one after the other.
+    """
+    alone = [
+        _Pool(replace(job, units=(suspect.unit,)), report, max_deaths=1, deaths_in_lease=suspect.deaths + 1)
+        for suspect in suspects
+    ]
+    set_aside((suspect.unit for pool in alone for suspect in pool.run(1)), job.cache.num_shards)
 
 
 @dataclass(frozen=True)
@@ -96,21 +114,23 @@ class _Member:
 class _Pool:
     """Starts worker processes, sends units to them and collects their events.
 
-    A unit whose worker died runs again. A unit that has killed `max_deaths` workers is a suspect. The pool does not run
-    a suspect again.
+    A unit whose worker died runs again. A unit that has killed `max_deaths` workers of this pool is a suspect. So is a
+    unit at which `deaths_in_lease` workers of any run died, as its lease says. The pool does not run a suspect again.
     """
 
-    def __init__(self, job: Job, report: Report, max_deaths: int = MAX_DEATHS) -> None:
-        self.job, self.report, self.max_deaths = job, report, max_deaths
+    def __init__(
+        self, job: Job, report: Report, max_deaths: int = MAX_DEATHS, deaths_in_lease: float = math.inf
+    ) -> None:
+        self.job, self.report, self.max_deaths, self.deaths_in_lease = job, report, max_deaths, deaths_in_lease
         self.waiting = deque(job.units)
         self.deaths: Counter[int] = Counter()
         self.early_deaths = 0
-        self.suspects: list[WorkUnit] = []
+        self.suspects: list[Suspect] = []
         self.out_of_time: OutOfTimeError | WalltimeError | None = None
         self.members: list[_Member] = []
 
-    def run(self, workers: int) -> list[WorkUnit]:
-        """Runs all units of the job in `workers` processes. Returns the suspects: the units that killed `max_deaths`
+    def run(self, workers: int) -> list[Suspect]:
+        """Runs all units of the job in `workers` processes. Returns the suspects: the units that killed too many
         workers.
 
         Raises the error of the first worker that fails. Raises OutOfTimeError at the end if the time of a worker was
@@ -148,6 +168,7 @@ class _Pool:
             self.job.allotted,
             monotonic(),
             loads_first,
+            self.deaths_in_lease,
         )
         process = context.Process(target=_work, args=arguments, daemon=True)
         with stopping.unheard_by_children():
@@ -174,8 +195,10 @@ class _Pool:
             with suppress(OSError):  # the worker died after asking; its end of file is the next message
                 member.connection.send(unit)
             return
-        if isinstance(message, UnitSealed | UnitSealedElsewhere):
+        if isinstance(message, UnitSealed | UnitSealedElsewhere | UnitSuspected):
             del member.in_flight[message.unit.shard]
+        if isinstance(message, UnitSuspected):
+            self._suspect(message.unit)
         self.report(message)
 
     def _ended(self, member: _Member) -> None:
@@ -190,7 +213,7 @@ class _Pool:
         for shard, unit in member.in_flight.items():
             self.deaths[shard] += shard in guilty
             if self.deaths[shard] >= self.max_deaths:
-                self.suspects.append(unit)
+                self._suspect(unit)
                 aside.append(shard)
             else:
                 self.waiting.append(unit)
@@ -203,6 +226,11 @@ class _Pool:
             )
         if self.waiting and self.out_of_time is None:
             self.members.append(self._start(member.number, loads_first=True))
+
+    def _suspect(self, unit: WorkUnit) -> None:
+        """Adds `unit` to the suspects, with the number of deaths in the lease of its shard."""
+        lease = lease_of(self.job.cache.storage, unit.shard)
+        self.suspects.append(Suspect(unit, lease.deaths_if_holder_died if lease else 0))
 
     def _was_at(self, member: _Member, shard: int) -> bool:
         """Returns whether work on `shard` may have killed the dead worker process of `member`.
@@ -225,6 +253,7 @@ def _work(
     allotted: Allotment | None,
     begun: float,
     loads_first: bool,
+    max_deaths: float,
 ) -> None:
     """Runs the worker number `worker_index` in this child process. The worker asks the parent process for units until
     no unit is left or its time is up.
@@ -235,6 +264,7 @@ def _work(
     - `allotted`: the time limit, or None if the time is not limited.
     - `begun`: the time at which the parent process started this process, by time.monotonic.
     - `loads_first`: whether the worker loads its networks before it asks for a unit.
+    - `max_deaths`: a unit that has killed this many workers is not run.
     """
     log_to_stderr()
     for decided_by_parent in (signal.SIGINT, signal.SIGUSR1):
@@ -266,7 +296,7 @@ def _work(
             config = on_device_of(config, worker_index)
         schedule = UnitSchedule(allotted)
         worker = Worker(config, Cache(cache), keys, report, schedule, begun=begun, loads_in_run=not loads_first)
-        worker.run(units(), decode_threads=worker.decoders)
+        worker.run(units(), decode_threads=worker.decoders, max_deaths=max_deaths)
     except KeyboardInterrupt:
         os._exit(1)  # unfinished files are cleaned up; ending torch under running threads only prints errors
     except (OutOfTimeError, WalltimeError) as error:

@@ -20,7 +20,7 @@ from kinegraph.pipeline.config import check_config
 from kinegraph.pipeline.errors import ConfigError, ExchangeError
 from kinegraph.pipeline.exchange.imported_stages import Naming
 from kinegraph.pipeline.exchange.to_npy import export_npy, file_name
-from kinegraph.pipeline.shards.leases import live_leases
+from kinegraph.pipeline.shards.lease import live_leases
 from kinegraph.stages.training.checkpoint import RunError, load_record
 
 ARCHIVE = Path(__file__).resolve().parents[2] / "cache_schemas" / "archive" / "v1"

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from kinegraph.cache_schemas.local_storage import LocalStorage
+from kinegraph.pipeline.shards.lease import REFRESHES
 from kinegraph.pipeline.shards.leases import Leases
+from kinegraph.pipeline.shards.watching import LISTING_SECONDS
 from tests.clock import Clock
 
 WORKERS, SHARDS = st.integers(0, 2), st.integers(0, 1)
@@ -26,7 +28,7 @@ class Workers(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.clock = Clock()
         self.patches: list[Any] = [
-            patch("kinegraph.pipeline.shards.leases.monotonic", self.clock),
+            patch("kinegraph.pipeline.shards.watching.monotonic", self.clock),
             patch("kinegraph.pipeline.shards.leases.Leases._refresh_all"),
         ]
         for each in self.patches:
@@ -54,6 +56,7 @@ class Workers(RuleBasedStateMachine):
         before = self.holder_of(shard)
         if before == worker:
             return
+        self.clock.now += LISTING_SECONDS
         taken = self.workers[worker].take(shard, KEYS)
         assert taken or before is not None, "a free shard can be taken"
         if not taken:
@@ -91,8 +94,9 @@ class Workers(RuleBasedStateMachine):
     def a_silent_holder_loses_the_shard(self, worker: int, shard: int) -> None:
         if self.holder_of(shard) == worker:
             return
-        self.take(worker, shard)
-        self.clock.now += SECONDS
+        for seconds in (SECONDS / REFRESHES, SECONDS):  # after the first of them, the lease is read again
+            self.take(worker, shard)
+            self.clock.now += seconds
         self.take(worker, shard)
         assert self.holder_of(shard) == worker
 

@@ -15,7 +15,9 @@ import pytest
 from kinegraph.cache_schemas.errors import StorageError
 from kinegraph.cache_schemas.files import HOST, start_ticks
 from kinegraph.cache_schemas.local_storage import LocalStorage
-from kinegraph.pipeline.shards.leases import Lease, Leases, NoLeases, lease_of, leases_on, live_leases, warn_if_off
+from kinegraph.pipeline.shards.lease import Lease, lease_of, live_leases
+from kinegraph.pipeline.shards.leases import Leases, NoLeases, leases_on, warn_if_off
+from kinegraph.pipeline.shards.watching import LISTING_SECONDS
 from tests.clock import Clock
 
 Make = Callable[..., Leases]
@@ -25,7 +27,7 @@ KEYS = ("clips",)
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr("kinegraph.pipeline.shards.leases.monotonic", made)
+    monkeypatch.setattr("kinegraph.pipeline.shards.watching.monotonic", made)
     return made
 
 
@@ -48,7 +50,7 @@ def names(storage: LocalStorage) -> list[str]:
     return sorted(storage.names("leases"))
 
 
-def test_one_holder_until_it_gives_the_shard_back(storage: LocalStorage) -> None:
+def test_one_holder_until_it_gives_the_shard_back(storage: LocalStorage, clock: Clock) -> None:
     one, other = Leases(storage, 300), Leases(storage, 300)
     assert one.take(3, KEYS)
     assert not other.take(3, KEYS)
@@ -58,6 +60,7 @@ def test_one_holder_until_it_gives_the_shard_back(storage: LocalStorage) -> None
     assert not other.is_ours(3)
     one.release(3)
     assert not one.is_ours(3)
+    clock.now += LISTING_SECONDS
     assert other.take(3, KEYS)
     assert other.attempt(3) == 1, "what was given back was no death"
     one.close()

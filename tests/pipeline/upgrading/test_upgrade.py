@@ -28,7 +28,7 @@ from kinegraph.pipeline.errors import AnotherRunError
 from kinegraph.pipeline.exchange.to_store import export_cache
 from kinegraph.pipeline.extraction.run import extract
 from kinegraph.pipeline.shards import leases
-from kinegraph.pipeline.shards.leases import Lease
+from kinegraph.pipeline.shards.lease import Lease
 from kinegraph.pipeline.shards.sealing import write_and_seal
 from kinegraph.pipeline.upgrading import upgrade as module
 from kinegraph.pipeline.upgrading.comparing import Comparer
