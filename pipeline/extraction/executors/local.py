@@ -21,7 +21,6 @@ from kinegraph.pipeline.clusters.walltime import Allotment, UnitSchedule
 from kinegraph.pipeline.config import Config
 from kinegraph.pipeline.errors import OutOfTimeError, WalltimeError
 from kinegraph.pipeline.extraction.events import (
-    Event,
     Report,
     UnitSealed,
     UnitSealedElsewhere,
@@ -276,9 +275,6 @@ def _work(
         with sending:
             connection.send(message)
 
-    def report(event: Event) -> None:
-        send(event)
-
     def units() -> Iterator[WorkUnit]:
         while True:
             with asking:
@@ -295,7 +291,7 @@ def _work(
 
             config = on_device_of(config, worker_index)
         schedule = UnitSchedule(allotted)
-        worker = Worker(config, Cache(cache), keys, report, schedule, begun=begun, loads_in_run=not loads_first)
+        worker = Worker(config, Cache(cache), keys, send, schedule, begun=begun, loads_in_run=not loads_first)
         worker.run(units(), decode_threads=worker.decoders, max_deaths=max_deaths)
     except KeyboardInterrupt:
         os._exit(1)  # unfinished files are cleaned up; ending torch under running threads only prints errors
