@@ -231,7 +231,7 @@ def side_by_side(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     `second` [M, D] one for each of M windows. Returns [min(N, M), C + D].
 
     N and M may differ by 1, because optical flow has one image less than its video has frames. The last window of the
-    longer array is then left out. Raises NoFeaturesError if N and M differ by more, or if N or M is 0.
+    longer array is then left out. Raises NoFeaturesError if N and M differ by more than 1, or if N or M is 0.
     """
     lengths = len(first), len(second)
     if max(lengths) - min(lengths) > 1 or not min(lengths):

@@ -118,7 +118,7 @@ class SyncMnistOptions(StageOptions):
         "walk", description="walk: the paper's random walk; constant: an easier variant, every digit keeps its velocity"
     )
     multiplier: int = Field(
-        10, ge=1, le=1000, description="videos for each training image; the image is digit 0 in them"
+        10, ge=1, le=1000, description="videos for each training image; the image is the first of their digits"
     )
     val_images: int = Field(
         0,

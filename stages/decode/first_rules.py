@@ -65,7 +65,7 @@ def stated_duration(video: VideoBeingRead) -> float | None:
 
 def duration(video: VideoBeingRead, first: VideoFrame) -> float:
     """Returns the seconds from the first frame of `video` to the end of the last frame, by version 1 of the rules for
-    reading videos. `first` is not used.
+    reading videos. `first` is not used. Every function `Rules.duration` has this argument.
     """
     return stated_duration(video) or video.read_to_end().pts_span_seconds() + video.timeline.frame_period
 

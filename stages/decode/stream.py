@@ -233,8 +233,8 @@ class OpenVideo:
             self.sizes.append((seconds, self.size(frame)))
 
     def read_to_end(self) -> PacketCount:
-        """Reads the remaining packets of the file without decoding them. Returns the PacketCount, which counts all
-        packets of the video stream and has their times.
+        """Reads the remaining packets of the file without decoding them. Returns the PacketCount, which has the number
+        of packets of the video stream and computes the duration from their times.
         """
         for _ in self._demuxed:
             pass

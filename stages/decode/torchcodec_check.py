@@ -20,8 +20,8 @@ def require_decoder(decoder: str, torchcodec_device: str | None, device: Any) ->
     """Raises UsageError if this machine cannot decode with `decoder`, the value of the option `clips.decoder`.
 
     `torchcodec_device` is "cpu" or "cuda", or None for PyAV, which needs no check. `device` is the torch.device of the
-    networks. torchcodec has to decode a small video. Its pixels may differ from those of PyAV by at most
-    MAX_MEAN_LEVELS of 255 on average.
+    networks. For the check, torchcodec decodes a small video. Raises UsageError also if its pixels differ from the
+    pixels of PyAV by more than MAX_MEAN_LEVELS levels of 255 on average.
     """
     if torchcodec_device is None:
         return
