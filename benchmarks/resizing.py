@@ -22,8 +22,9 @@ from kinegraph.stages.backbones.catalogue import entry
 from kinegraph.stages.clock import DECODE, Clock
 from kinegraph.stages.decode.converting import Converter
 from kinegraph.stages.decode.frame_pixels import pixels_of
+from kinegraph.stages.decode.probing import probe
 from kinegraph.stages.decode.squares import FramePixels
-from kinegraph.stages.decode.stream import open_video, probe
+from kinegraph.stages.decode.stream import open_video
 from kinegraph.stages.decode.wanted import Size, Square
 
 PILLOW = Square(size=224, resize_short=256, every=1)

@@ -11,7 +11,7 @@ import pytest
 import kinegraph.pipeline.extraction.feed
 import kinegraph.stages.clips.stage
 import kinegraph.stages.remote.staging
-from kinegraph.stages.decode.stream import probe
+from kinegraph.stages.decode.probing import probe
 from tests.coded_videos import write
 
 

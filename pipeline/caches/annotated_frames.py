@@ -12,7 +12,7 @@ from kinegraph.stages.clips.options import ClipOptions
 from kinegraph.stages.clips.sampling import annotated_within
 from kinegraph.stages.datasets.listing import Listing, Video
 from kinegraph.stages.decode.errors import DecodeError
-from kinegraph.stages.decode.stream import Probe
+from kinegraph.stages.decode.probing import Probe
 from kinegraph.stages.decode.timeline import PresentedFrames
 
 Probes = Mapping[str, Probe | DecodeError]

@@ -16,7 +16,7 @@ from kinegraph.pipeline.config_file import sentences
 from kinegraph.pipeline.errors import ConfigError
 from kinegraph.stages.clips.options import ClipOptions
 from kinegraph.stages.datasets.listing import Video
-from kinegraph.stages.decode import stream
+from kinegraph.stages.decode import probing
 from kinegraph.stages.decode.clips import DecodedClip, decode_clips
 from kinegraph.stages.decode.counting import probe_counted
 from kinegraph.stages.decode.errors import DecodeError
@@ -152,7 +152,7 @@ def _interval(pair: Interval) -> Interval:
     return start, end
 
 
-def _probed(path: str, frame_rate: float | None, *, by_number: bool = False) -> stream.Probe:
+def _probed(path: str, frame_rate: float | None, *, by_number: bool = False) -> probing.Probe:
     """Returns the facts about the video at `path`, such as its duration. If `frame_rate` (images per second) is set,
     `path` is a folder of images. If `by_number` is true, the facts about a file include the times of all frames.
 
@@ -167,7 +167,7 @@ def _probed(path: str, frame_rate: float | None, *, by_number: bool = False) -> 
             f"{path} is a folder; a file is expected, or frame_rate, images a second, for a folder of numbered images"
         )
         raise DecodeError("unreadable", words)
-    return probe_counted(path) if by_number else stream.probe(path)
+    return probe_counted(path) if by_number else probing.probe(path)
 
 
 def _rows(

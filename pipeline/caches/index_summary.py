@@ -15,7 +15,7 @@ from kinegraph.cache_schemas.words import counted, first_of
 from kinegraph.stages.datasets.listing import Listing, Video
 from kinegraph.stages.datasets.sides import sided_classes
 from kinegraph.stages.decode.errors import DecodeError
-from kinegraph.stages.decode.stream import Probe
+from kinegraph.stages.decode.probing import Probe
 
 MANY_VIDEOS = 200  # labelled videos: a class that occurs once among so many may be a mistake
 SHOWN = 5

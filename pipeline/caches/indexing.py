@@ -45,7 +45,7 @@ from kinegraph.stages.datasets.listing import Listing, MissingVideo, Video
 from kinegraph.stages.datasets.options import DatasetOptions
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.numbered_images import probe_images
-from kinegraph.stages.decode.stream import Probe
+from kinegraph.stages.decode.probing import Probe
 from kinegraph.stages.remote.staging import Staging
 from kinegraph.stages.remote.urls import is_url
 

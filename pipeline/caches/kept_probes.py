@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError
 from kinegraph.cache_schemas.documents import Document
 from kinegraph.cache_schemas.storage import Storage
 from kinegraph.stages.decode.opening import on_disk
-from kinegraph.stages.decode.stream import Probe
+from kinegraph.stages.decode.probing import Probe
 from kinegraph.stages.decode.timeline import PresentedFrames
 from kinegraph.stages.remote.urls import is_url
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from kinegraph.cache_schemas import stopping
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.decode.errors import DecodeError
-from kinegraph.stages.decode.stream import Probe
+from kinegraph.stages.decode.probing import Probe
 
 LOOK_SECONDS = 0.2  # between two checks for videos that take too long
 MOST_HANGING = 64  # threads that wait for a video whose time is up

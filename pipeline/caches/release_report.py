@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.datasets.listing import Listing
 from kinegraph.stages.decode.errors import DecodeError
-from kinegraph.stages.decode.stream import Probe
+from kinegraph.stages.decode.probing import Probe
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from kinegraph.stages.clips.options import ClipOptions
 from kinegraph.stages.clips.windows import MAX_WINDOWS, Windows
 from kinegraph.stages.datasets.listing import Listing, listing_of_whole_videos
 from kinegraph.stages.decode.errors import DecodeError
-from kinegraph.stages.decode.stream import Probe
+from kinegraph.stages.decode.probing import Probe
 
 Probes = Mapping[str, Probe | DecodeError]
 UNKNOWN = AnnotatedVideo(subset="", duration=None, fps=None, frame=None, num_windows=0, annotations=())

@@ -27,7 +27,7 @@ from kinegraph.pipeline.shards.contents import ShardContents
 from kinegraph.stages.clips.options import ClipOptions
 from kinegraph.stages.datasets.listing import Video
 from kinegraph.stages.decode.errors import DecodeError
-from kinegraph.stages.decode.stream import Probe, probe
+from kinegraph.stages.decode.probing import Probe, probe
 from kinegraph.stages.decode.two_rules import Comparison, compare
 from kinegraph.stages.decode.wanted import LATEST_RULES, Wanted
 from kinegraph.stages.kinds import kind_of

@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from kinegraph.stages.decode.durations import TRUNCATED_SECONDS
 from kinegraph.stages.decode.errors import DecodeError
-from kinegraph.stages.decode.stream import OpenVideo, Probe, Seekable, open_video, probe
+from kinegraph.stages.decode.probing import Probe, probe
+from kinegraph.stages.decode.stream import OpenVideo, Seekable, open_video
 from kinegraph.stages.decode.timeline import FLOAT_NOISE_SECONDS, PresentedFrames, formats, frame_rate
 
 ONE_PICTURE_A_PACKET = frozenset({"av1", "h264", "hevc", "mjpeg", "vp9"})

@@ -27,7 +27,8 @@ from kinegraph.cache_schemas.regular import open_regular
 from kinegraph.cache_schemas.words import counted
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.opening import on_disk
-from kinegraph.stages.decode.stream import Probe, TimedFrame
+from kinegraph.stages.decode.probing import Probe
+from kinegraph.stages.decode.stream import TimedFrame
 from kinegraph.stages.decode.timeline import FLOAT_NOISE_SECONDS, PresentedFrames
 
 IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .ppm .tif .tiff .webp".split())

@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import av
@@ -29,7 +28,7 @@ from kinegraph.stages.decode.packets import PacketCount
 from kinegraph.stages.decode.pictures import Orientation
 from kinegraph.stages.decode.rules import RULES, Rules
 from kinegraph.stages.decode.seeking import SeekLost
-from kinegraph.stages.decode.timeline import PresentedFrames, first_stamps
+from kinegraph.stages.decode.timeline import first_stamps
 from kinegraph.stages.decode.wanted import LATEST_RULES, Size
 
 NOBODY = "NULL"  # source of complaints about headers that FFmpeg saw in part only, while looking for the format
@@ -47,26 +46,6 @@ class Seekable(Protocol):
     def seek(self, to: int, whence: int = 0) -> int: ...
 
     def tell(self) -> int: ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Probe:
-    """The facts about a video that indexing needs.
-
-    `duration`: from the first frame to the end of the last frame, in seconds.
-    `frame_width`: the width of an upright frame in px.
-    `frame_height`: the height of an upright frame in px.
-    `rate`: frames per second.
-    `warning`: what went wrong while the video was probed, in words, or "".
-    `frames`: the number and the times of the frames. None, except for folders of images and after `probe_counted`.
-    """
-
-    duration: float
-    frame_width: int
-    frame_height: int
-    rate: float = 0.0
-    warning: str = ""
-    frames: PresentedFrames | None = None
 
 
 class TimedFrame(NamedTuple):
@@ -386,26 +365,3 @@ def _said(logs: Logs) -> str:
     said = [(name, message.strip()) for _, name, message in logs if name != NOBODY]
     lines = dict.fromkeys(f"{name}: {message}" if name else message for name, message in said)
     return "; ".join([*lines][:MAX_COMPLAINTS])
-
-
-def probe(path: str | Seekable, rules: int = LATEST_RULES) -> Probe:
-    """Returns a Probe of the video at `path`, a path or an open file. The first frame is decoded. All packets are read
-    only if the header does not state the duration.
-
-    `rules` is the version of the rules for reading videos. Raises DecodeError if the video cannot be opened, or if no
-    frame can be decoded.
-    """
-    with open_video(path, rules) as video:
-        for first in video.frames():
-            try:
-                seconds, (width, height) = video.rules.duration(video, first.frame), video.size(first.frame)
-            except PYAV_ERRORS as error:
-                raise DecodeError("unreadable", f"{video.complaints}; {error}".strip("; ")) from error
-            return Probe(
-                duration=seconds,
-                frame_width=width,
-                frame_height=height,
-                rate=1 / video.frame_period if video.frame_period else 0.0,
-                warning="; ".join(filter(None, [video.complaints, video.packets.note])),
-            )
-        raise DecodeError("unreadable", video.complaints or "it holds no frame")

@@ -23,8 +23,9 @@ from kinegraph.cache_schemas.errors import CacheError
 from kinegraph.cache_schemas.file_systems import open_file_system
 from kinegraph.cache_schemas.words import counted, sentence
 from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.probing import Probe, probe
 from kinegraph.stages.decode.source import sampled_digest
-from kinegraph.stages.decode.stream import Probe, Seekable, probe
+from kinegraph.stages.decode.stream import Seekable
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.remote.faults import (
     CredentialsError,

@@ -18,8 +18,8 @@ from kinegraph.cache_schemas.ledger import Source
 from kinegraph.stages.clock import FETCH, Clock
 from kinegraph.stages.decode.counting import probe_counted
 from kinegraph.stages.decode.numbered_images import images_identity
+from kinegraph.stages.decode.probing import Probe, probe
 from kinegraph.stages.decode.source import source_identity
-from kinegraph.stages.decode.stream import Probe, probe
 from kinegraph.stages.remote.faults import NoRanges, Stopped, too_large
 from kinegraph.stages.remote.folder import OwnFolder, StagingError
 from kinegraph.stages.remote.info import RemoteInfo

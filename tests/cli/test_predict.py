@@ -22,7 +22,8 @@ from kinegraph.pipeline.predicting.predictions import ClipScores, Prediction
 from kinegraph.pipeline.predicting.predictor import Predictor
 from kinegraph.pipeline.training.scoring import evaluate_run
 from kinegraph.pipeline.training.table import train_runs
-from kinegraph.stages.decode.stream import open_video, probe
+from kinegraph.stages.decode.probing import probe
+from kinegraph.stages.decode.stream import open_video
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.heads.clip_graphs import ClipGraph, masked_graph
 from kinegraph.stages.training.evaluation import VideoScores

@@ -16,7 +16,7 @@ from kinegraph.pipeline.caches import indexing, kept_probes
 from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.caches.kept_probes import FOLDER, KeptProbes
 from kinegraph.pipeline.config import Config, check_config
-from kinegraph.stages.decode.stream import Probe
+from kinegraph.stages.decode.probing import Probe
 from kinegraph.stages.decode.timeline import PresentedFrames
 from tests.caches import write_config
 

@@ -17,7 +17,7 @@ from kinegraph.pipeline.caches.indexing import index
 from kinegraph.pipeline.caches.probing import VideosHangError, probe_all
 from kinegraph.pipeline.config import check_config
 from kinegraph.stages.decode.errors import DecodeError
-from kinegraph.stages.decode.stream import Probe, probe
+from kinegraph.stages.decode.probing import Probe, probe
 
 FOUND = Probe(duration=1.0, frame_width=4, frame_height=4)
 

@@ -14,7 +14,8 @@ from kinegraph.pipeline.predicting.overlay import write_overlay
 from kinegraph.pipeline.predicting.pictures import Pictures
 from kinegraph.pipeline.predicting.predictions import FrameBoxes, Prediction, ScoredSpan, joined_boxes
 from kinegraph.stages.decode.errors import DecodeError
-from kinegraph.stages.decode.stream import open_video, probe
+from kinegraph.stages.decode.probing import probe
+from kinegraph.stages.decode.stream import open_video
 from kinegraph.stages.pictures.overlay import Band, OverlayLayout
 from kinegraph.stages.remote.options import StagingOptions
 from kinegraph.stages.remote.staging import Staging

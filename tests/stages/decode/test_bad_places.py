@@ -11,7 +11,8 @@ import pytest
 import kinegraph
 from kinegraph.stages.decode.clips import DecodedClip, decode_clips
 from kinegraph.stages.decode.errors import DecodeError
-from kinegraph.stages.decode.stream import OpenVideo, probe
+from kinegraph.stages.decode.probing import probe
+from kinegraph.stages.decode.stream import OpenVideo
 from kinegraph.stages.decode.wanted import Wanted
 from tests.coded_videos import clip_options, joined, read, taken, write
 from tests.stages.decode.conftest import clip_row

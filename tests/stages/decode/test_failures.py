@@ -10,8 +10,8 @@ import pytest
 from kinegraph.stages.decode.clips import DecodedClip, decode_clips
 from kinegraph.stages.decode.errors import DecodeError
 from kinegraph.stages.decode.opening import printable
+from kinegraph.stages.decode.probing import probe
 from kinegraph.stages.decode.source import source_identity
-from kinegraph.stages.decode.stream import probe
 from kinegraph.stages.decode.wanted import Square, Wanted
 from tests.conftest import moving_square, write_video
 from tests.stages.decode.conftest import clip_row, counting_frames, write_at

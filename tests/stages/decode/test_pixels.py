@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from kinegraph.stages.decode.clips import DecodedClip, decode_clips
-from kinegraph.stages.decode.stream import open_video, probe
+from kinegraph.stages.decode.probing import probe
+from kinegraph.stages.decode.stream import open_video
 from kinegraph.stages.decode.wanted import Square, Wanted, WholeFrame
 from tests.conftest import VIDEOS, rotate_mp4, write_video
 from tests.stages.decode.conftest import clip_row, counting_frames, numbers, write_at

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kinegraph.stages.decode.stream import open_video, probe
+from kinegraph.stages.decode.probing import probe
+from kinegraph.stages.decode.stream import open_video
 from kinegraph.stages.errors import UsageError
 from kinegraph.stages.pictures import film
 from kinegraph.stages.pictures.film import film_ending, writing_film

@@ -10,8 +10,8 @@ import pytest
 
 from kinegraph.stages.decode.counting import probe_counted
 from kinegraph.stages.decode.errors import DecodeError
+from kinegraph.stages.decode.probing import probe
 from kinegraph.stages.decode.source import SAMPLE_BYTES, source_identity
-from kinegraph.stages.decode.stream import probe
 from kinegraph.stages.remote.faults import NetworkError
 from kinegraph.stages.remote.info import RemoteInfo
 from kinegraph.stages.remote.remote import Remote
