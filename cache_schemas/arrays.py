@@ -4,7 +4,7 @@ Axis 0 of every array is the row. A row is one clip under one crop of one video.
 of one row, without axis 0.
 
 Four conventions hold for all arrays. Boxes are x1, y1, x2, y2 in pixels of the video frame after its rotation. The
-centre of pixel i lies at i + 0.5. Times are seconds from the first presented frame. An interval [start, end) excludes end.
+centre of pixel i lies at i + 0.5. Times are seconds from the first shown frame. An interval is [start, end).
 """
 
 import math
