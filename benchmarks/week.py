@@ -1,6 +1,6 @@
-"""Simulates a week of extraction by many SLURM tasks on one cache, with deaths, and prints what the leases cost.
+"""Simulates days of extraction by many SLURM tasks on one cache, with deaths, and prints what they do with their time.
 
-    python -m benchmarks.week [--workers 200] [--units 30000] [--minutes 60] ...   (--help lists all)
+    python -m benchmarks.week [--workers 200] [--units 7000] [--minutes 60] ...   (--help lists all)
 
 The tasks run the code of the package: the task of a job array with its order of units (`slurm_task`), the loop of the
 `Worker` with its passes, leases with their refreshing, the revisits, the schedule with its time limit, and the ledger.
@@ -352,7 +352,7 @@ def print_account(cluster: Cluster) -> None:
 def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, default=200)
-    parser.add_argument("--units", type=int, default=30_000)
+    parser.add_argument("--units", type=int, default=7_000, help="30000 are a week of 200 workers")
     parser.add_argument("--minutes", type=float, default=60.0, help="mean time of a unit")
     parser.add_argument("--hours", type=float, default=8.0, help="time limit of a job")
     parser.add_argument("--queue-minutes", type=float, default=10.0, help="mean wait of a job in the queue")
