@@ -251,6 +251,7 @@ def pool_of(cluster: Cluster) -> Any:
             parent = cluster.simulation.process
             assert isinstance(parent, SimulatedTask)
             child, job = parent.child(), self.job
+            child.waits_since, parent.waits_since = parent.waits_since, None
             cluster.simulation.become(child)
             cluster.account.ends["alone"] += 1
             try:

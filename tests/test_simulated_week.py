@@ -14,6 +14,7 @@ def test_tasks_share_the_units_and_end_soon_after_the_last_one(capsys: pytest.Ca
     assert account.ends["OutOfTimeError"] > 0
     assert account.spent["twice"] == 0
     assert account.spent["sealed"] > 39 * 15 * MINUTE
+    assert sum(account.spent.values()) == pytest.approx(account.held_seconds, rel=0.03), "all time is accounted for"
     assert account.ends["SetAsideError"] == 6, "each task names the deadly unit"
     deaths_at_it = account.spent["deadly"] / cluster.unit_seconds[cluster.deadly]
     assert deaths_at_it < 5, "three workers, one alone, and not each task one after the other"
