@@ -22,8 +22,8 @@ KINDS: dict[str, StageKind] = {
 
 
 def kind_of(key: str) -> StageKind:
-    """Returns the StageKind of the stage with the key `key`. The part of the key before the first `/` names the kind:
-    `features/i3d` -> the kind `features`.
+    """Returns the StageKind, the object that describes one kind of stage, of the stage with the key `key`. The part of
+    the key before the first `/` names the kind: `features/i3d` -> the kind `features`.
 
     Raises CacheTooNew for an unknown kind, because a later version of kinegraph must have written the key.
     """

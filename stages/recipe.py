@@ -106,8 +106,8 @@ class Recipe(StageOptions):
         return tuple(every * frame for frame in spread_frames(num_maps * known.temporal_stride, num_maps))
 
     def wanted(self, **more: Any) -> Wanted:
-        """Returns a Wanted, which says which frames of each clip a stage needs. Its values come from the section
-        `clips`.
+        """Returns a Wanted, which says which frames of each clip a stage needs. The values of the Wanted come from the
+        section `clips`.
 
         `more` sets further fields of the Wanted, for example `numbered=True` for a stage that needs the numbers of
         frames.

@@ -33,10 +33,10 @@ class StageBatch(Protocol):
 
     `rows`: the description of each row, in the order of the slots.
     `slots`: the slots that the runner has to compute: clips that have not failed, and whose row this stage has not
-    stored yet. If the stage passes arrays on in memory, `slots` also has the clips that a reader of these arrays still
-    has to compute.
-    `shard_rows`: all rows of the shard. It is the same list object in all batches of a work unit (one shard with the
-    stages to compute for it).
+    stored yet. If a later stage reads arrays of this stage from memory, `slots` also has the clips that the later stage
+    still has to compute.
+    `shard_rows`: all rows of the shard. All batches of a work unit (one shard with the stages to compute for it) have
+    the same list object.
     `offset`: the position of the first row of the batch in `shard_rows`.
     `batch_size`: the number of rows of every batch of the shard. Only the last batch may have fewer rows.
     `is_last`: whether this batch is the last one of the shard.
@@ -112,8 +112,8 @@ class StageBatch(Protocol):
         """
 
     def hand_on(self, array: str, values: "Tensor") -> None:
-        """Keeps `values` [batch_size, ...] in memory for the stages that read this stage. They get the values from
-        `read` under the name `array`.
+        """Keeps `values` [batch_size, ...] in memory for the stages that read this stage. Those stages get the values
+        from `read` under the name `array`.
 
         The values stay in memory until all of these stages have run. The runner may also store the array with `write`.
         """

@@ -61,7 +61,8 @@ class GenomeFrames:
     - `videos`: the names of the videos without the ending .mp4, sorted, [V].
     - `is_test`: bool [V], true for the videos of the split "test".
     - `frame_starts`: [V + 1]. The frames of video v have the indices `frame_starts[v]` to `frame_starts[v + 1]` - 1.
-    - `numbers`: the number of each frame in its video, counted from 1, int32 [F]. It rises within a video.
+    - `numbers`: the number of each frame in its video, counted from 1, int32 [F]. The frames of a video are in
+      ascending order.
     - `sizes`: (width, height) of each frame in pixels, int32 [F, 2].
     - `object_starts`: [F + 1]. The objects of frame f have the indices `object_starts[f]` to `object_starts[f + 1]` -
       1.

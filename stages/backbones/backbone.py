@@ -18,8 +18,8 @@ MAP_RANK = 5  # axes of maps: clip, channel, time, row, column; vectors have few
 
 
 class Backbone(nn.Module):
-    """A network that takes clips and returns the maps of the wanted taps. A tap is a named layer. Its maps are its
-    output.
+    """A network that takes clips and returns the maps of the wanted taps. A tap is a named layer. The output of a tap
+    is called its maps.
 
     A subclass sets `stages`: {tap: dotted paths of the submodules that compute the tap, in running order}. Taps go from
     bottom to top. The lowest tap takes the input of the network, and every other tap takes the output of the tap below.
@@ -133,15 +133,17 @@ class Backbone(nn.Module):
         return maps
 
     def head_of(self, x: Tensor) -> Tensor:
-        """Returns the output `head` [B, C] of a network that has one. `x` is the output of the last tap."""
+        """Returns the output `head` [B, C], for B clips and C channels, of a network with such an output. `x` is the
+        output of the last tap.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no output `head`")
 
     def step(self, tap: str, x: Tensor) -> Tensor:
         """Returns the output of the tap (named layer) `tap`. `x` is the output of the tap below, or the input of the
         network for the lowest tap.
 
-        Both are [B, C, T, H, W] in a 3D network, and [B*T, C, H, W] in a 2D network: B clips of T frames, with C
-        channels, H rows and W columns.
+        `x` and the result are [B, C, T, H, W] in a 3D network, and [B*T, C, H, W] in a 2D network: B clips of T frames,
+        with C channels, H rows and W columns.
         """
         for path in self.stages[tap]:
             x = self.get_submodule(path)(x)

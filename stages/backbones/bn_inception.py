@@ -95,7 +95,7 @@ def _submodules(tap: str) -> tuple[str, ...]:
 class Joined(nn.Module):
     """The last module of an Inception block, which joins the outputs of the branches along the channels.
 
-    It is a module with a name of its own, so that users can insert another block after it.
+    The joining is a module with a name of its own, so that users can insert another block after it.
     """
 
     def forward(self, branches: Sequence[Tensor]) -> Tensor:

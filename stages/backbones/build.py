@@ -92,8 +92,8 @@ def build_backbone(
     `taps`: the named layers whose output the network returns.
     `tokens`: "patch", "class" or "both". If it is not "patch", the network also returns the class token of each tap.
     `head`: whether the network also returns its output after the last tap.
-    `options`: the options of the network, for example `pool1_padding=0`. They replace the options with which the
-    weights were trained.
+    `options`: the options of the network, for example `pool1_padding=0`. An option that is given replaces the value
+    with which the weights were trained.
 
     A file may also hold a classifier and the layers above the highest tap, which are not loaded. Every other tensor of
     the file must belong to the network.

@@ -343,7 +343,7 @@ def entry(name: str, options: ModelOptions = {}, weights: str = "") -> BackboneE
 def owner(backbone: BackboneEntry, weights: str) -> tuple[BackboneEntry, str]:
     """Returns (BackboneEntry of the network that `weights` were made for, `weights` without `inflate:`).
 
-    For `inflate:...` the entry is that of the 2D network whose weights are inflated. For other weights it is
+    For `inflate:...` the entry is that of the 2D network whose weights are inflated. For other weights the entry is
     `backbone`.
     """
     if weights.startswith(INFLATE) and backbone.inflates is not None:

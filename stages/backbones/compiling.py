@@ -11,8 +11,8 @@ from kinegraph.stages.errors import UsageError
 
 
 def require_compiler(device: torch.device) -> None:
-    """Raises UsageError if `device` is a CPU and the machine lacks what torch.compile needs there: a C++ compiler and
-    Python's headers. For a GPU nothing is checked.
+    """Raises UsageError if `device` is a CPU and the machine lacks what torch.compile needs for a CPU: a C++ compiler
+    and Python's headers. For a GPU nothing is checked.
     """
     if device.type != "cpu":
         return  # for a GPU torch.compile uses Triton, which itself reports what is missing

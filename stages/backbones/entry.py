@@ -80,8 +80,8 @@ class BackboneEntry:
         return [f"{INFLATE}<weights of {self.inflates}>"] if self.inflates else []
 
     def tap(self, name: str) -> Tap:
-        """Returns the Tap with the name `name`. Raises ValueError if there is no such tap. The message lists all
-        taps.
+        """Returns the Tap, the description of a named layer, with the name `name`. Raises ValueError if there is no
+        such tap. The message lists all taps.
         """
         for tap in self.taps:
             if tap.name == name:
@@ -103,8 +103,8 @@ class BackboneEntry:
         need(self.head_channels is not None or not head, f"{section}head", head, allowed)
 
     def head_shape(self, num_frames: int) -> tuple[int, ...]:
-        """Returns the shape of the output `head` for a clip of `num_frames` frames, with C channels. It is (num_frames,
-        C) for a network that sees each frame alone, and (C,) for a network that sees whole clips.
+        """Returns the shape of the output `head` for a clip of `num_frames` frames, with C channels. The shape is
+        (num_frames, C) for a network that sees each frame alone, and (C,) for a network that sees whole clips.
         """
         assert self.head_channels is not None
         return (num_frames, self.head_channels) if self.sees_single_frames else (self.head_channels,)

@@ -17,8 +17,8 @@ def inflate(network: nn.Module, flat: Mapping[str, Tensor]) -> None:
 
     `flat` is the state dict of torchvision's 2D ResNet with the same depth as `network`. A 3D kernel of t frames is the
     2D kernel repeated t times and divided by t. So a clip of equal frames has the same maps as one frame in the 2D
-    network, except near the ends of the clip. Non-local blocks have no weights in a 2D network. They return their
-    input, because the gain of their last norm becomes 0.
+    network, except near the ends of the clip. A 2D network has no weights for non-local blocks. The gain of the last
+    norm of each non-local block becomes 0, so the block returns its input.
     """
     ours = {re.sub(r"^layer(\d)", lambda found: f"res{int(found[1]) + 1}", name): x for name, x in flat.items()}
     ours |= flat  # TSM has the names and shapes of the 2D network
@@ -32,8 +32,8 @@ def inflate(network: nn.Module, flat: Mapping[str, Tensor]) -> None:
 
 
 def repeat_kernels(flat: Tensor, shape: Size) -> Tensor:
-    """Makes 3D kernels [O, I, t, h, w] from the 2D kernels `flat` [O, I, h, w], for O outputs and I inputs. Each 2D
-    kernel is repeated t times and divided by t. `shape` is the shape of the result.
+    """Returns 3D kernels [O, I, t, h, w], made from the 2D kernels `flat` [O, I, h, w], for O outputs and I inputs.
+    Each 2D kernel is repeated t times and divided by t. `shape` is the shape of the result.
 
     A tensor that already has as many axes as `shape` is returned unchanged.
     """

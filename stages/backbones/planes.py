@@ -78,7 +78,7 @@ class FlatMaxPool(nn.Module):
 
 def flatten_layers(network: nn.Module, *, convolutions: bool) -> None:
     """Replaces the 3D max pools of the frozen `network` by 2D layers, in place. If `convolutions` is true, also
-    replaces the convolutions over space alone or over time alone.
+    replaces the convolutions whose kernels span only one time step (1 x k x k) or only one position (k x 1 x 1).
     """
     for parent in network.modules():
         for name, layer in list(parent.named_children()):

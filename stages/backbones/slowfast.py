@@ -41,10 +41,10 @@ def _paths(pathway: str, part: str) -> tuple[str, ...]:
 class SlowFast(Backbone):
     """SlowFast without its classifier. `blocks` has the numbers of residual blocks of res2, res3, res4 and res5.
 
-    The slow pathway takes one of `alpha` frames, chosen by `spread_frames`. Before each of its stages, a convolution
-    over `fusion_frames` frames of the fast pathway adds channels to it (fusion). A tap returns its maps before the next
-    fusion. The output `head` has the means of the last maps, first of the slow pathway, then of the fast pathway. The
-    number of frames must be a multiple of `alpha`.
+    The slow pathway takes one of `alpha` frames, chosen by `spread_frames`. Before each residual stage, a convolution
+    over `fusion_frames` frames of the fast pathway adds channels to the slow pathway (fusion). A tap returns its maps
+    before the next fusion. The output `head` has the means of the last maps, first of the slow pathway, then of the
+    fast pathway. The number of frames must be a multiple of `alpha`.
     """
 
     stages: ClassVar = {f"{pathway}_{part}": _paths(pathway, part) for part in PARTS for pathway in ("slow", "fast")}
@@ -57,8 +57,8 @@ class SlowFast(Backbone):
             self.add_module(f"fuse{number}", _fusion(channels // WIDTH_RATIO, fusion_frames, alpha))
 
     def draw(self, seed: int) -> None:
-        """Fills the network with random weights. The weights of a layer depend on `seed` alone. They do not depend on
-        where the network is cut.
+        """Fills the network with random weights. The weights of a layer depend on `seed` alone, not on where the
+        network is cut.
         """
         paths = [(level, path) for level, paths in self.stages.items() for path in paths]
         for number, (level, path) in enumerate(paths):

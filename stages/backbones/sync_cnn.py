@@ -23,10 +23,10 @@ class SyncCnn(Backbone):
     For frames of 64 px, the maps of the three blocks have 31, 14 and 6 px a side. The input of the first block is the
     mean of R, G and B.
 
-    `name` chooses one of two networks. "sync_cnn" is the network of the RSTG paper (section 3.1). It has 512 channels
-    and sees each frame alone. "tiny_sync_cnn" has few channels. Its last convolution spans three frames, so that the
-    maps show how a digit moves. This convolution has no padding, so a clip of T frames has T - 2 maps in the last
-    block.
+    `name` chooses one of two networks. "sync_cnn" is the network of the RSTG paper (section 3.1), with 512 channels.
+    This network sees each frame alone. "tiny_sync_cnn" has few channels. Its last convolution spans three frames, so
+    that the maps show how a digit moves. This convolution has no padding, so a clip of T frames has T - 2 maps in the
+    last block.
     """
 
     stages: ClassVar = {"block1": ("grey", "block1"), "block2": ("block2",), "block3": ("block3",)}

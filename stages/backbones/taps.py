@@ -28,7 +28,7 @@ class WrongFrames(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Tap:
-    """The description of a tap, a named layer at which a backbone can be cut. Its output is called maps.
+    """The description of a tap, a named layer at which a backbone can be cut. The output of the layer is called maps.
 
     `name`: the name in configs, such as `res5`.
     `channels`: the number of channels of the maps.

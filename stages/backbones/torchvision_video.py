@@ -76,8 +76,9 @@ class VideoSwin(VideoTransformer):
     """A Video Swin Transformer (Liu et al. 2022, arXiv 2106.13230).
 
     The tap `stage<n>` is the output of stage n before the merging of patches. The tap `norm` is the output of the last
-    stage after the final norm. Its mean is the feature of the paper. The windows span 8 x 7 x 7 tokens. A side or a
-    number of frames that the patches do not divide is padded at its end.
+    stage after the final norm. The mean of the maps of `norm` is the feature of the paper. The attention windows span 8
+    x 7 x 7 tokens. A patch has 2 frames, 4 rows and 4 columns. If one of these numbers does not divide the size of the
+    input, the input is padded at the end of this axis.
     """
 
     stages: ClassVar = {
@@ -103,8 +104,8 @@ class MViT(VideoTransformer):
     """A Multiscale Vision Transformer: v1 (Fan et al. 2021, arXiv 2104.11227) or v2 (Li et al. 2022, arXiv 2112.01526).
 
     The tap `block<i>` is the output of block i. The tap `norm` is the output of the last block after the final norm.
-    Its class token is the feature of the papers. The network takes only 16 frames of 224 x 224 px, because its
-    positions are tied to this size.
+    The class token of `norm` is the feature of the papers. The network takes only clips of 16 frames of 224 x 224 px,
+    because its learned positions are made for this size.
     """
 
     stages: ClassVar = {

@@ -104,8 +104,8 @@ def _read(folder: Path, mtime_ns: int, num_bytes: int) -> ModelFolder:
 
 
 def describe_folder(file: Path, family: ModelFamily, config: Mapping[str, Any]) -> ModelFolder:
-    """Returns the ModelFolder of a network of `family`. `config` is the content of the `config.json` at the path
-    `file`.
+    """Returns the ModelFolder, the description of a network in a folder, of a network of `family`. `config` is the
+    content of the `config.json` at the path `file`.
 
     Raises ValueError if a value that decides about shapes is wrong.
     """

@@ -184,8 +184,8 @@ def pretrained(folder: ModelFolder) -> TransformersNetwork:
 def classes(folder: ModelFolder) -> tuple[Any, Any]:
     """Returns (class, config) of the network of `folder`: the class in transformers, and the object with its config.
 
-    Raises UsageError if transformers is not installed or too old. Raises WeightsError if it refuses a value of
-    `config.json`.
+    Raises UsageError if transformers is not installed or too old. Raises WeightsError if transformers refuses a value
+    of `config.json`.
     """
     family = folder.family
     return class_and_config(folder.path, family.module, family.network, family.config, folder.config)

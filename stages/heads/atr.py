@@ -125,7 +125,8 @@ class AtrBlock(nn.Module):
 
     def distribute(self, z: Tensor, located: Tensor | None) -> Tensor:
         """Distributes the features of the action in each frame over the positions of the map. Returns [B, T, C, H, W],
-        for B clips, T frames, C channels, H rows and W columns.
+        or [B, T, C, 1, 1] if all positions get equal values. There are B clips, T frames, C channels, H rows and W
+        columns.
 
         - `z`: [B, T, C], the features.
         - `located`: the map M [B, T, 1, H, W], which is large where the action is, or None.
@@ -135,7 +136,7 @@ class AtrBlock(nn.Module):
 
         - "scaling": sigmoid(M) z.
         - "adding": z + sigmoid(M), or z + M if `sigmoid_in_adding` is false.
-        - "none": z for every position. The result is then [B, T, C, 1, 1]. `located` None has the same result.
+        - "none", or `located` is None: z for every position. The result is then [B, T, C, 1, 1].
         """
         z = z[..., None, None]
         if located is None or self.distribution == "none":
@@ -146,8 +147,8 @@ class AtrBlock(nn.Module):
 
 
 def aggregate(x: Tensor, located: Tensor) -> Tensor:
-    """Returns the features of the action in each frame, [B, T, C]. They are the weighted mean of the map over its
-    positions: s_t = sum over positions of softmax(M_t) X_t (ATR paper, eq. 5, reconstructed).
+    """Returns the features of the action in each frame, [B, T, C]. The features are the weighted mean of the map over
+    all positions: s_t = sum over positions of softmax(M_t) X_t (ATR paper, eq. 5, reconstructed).
 
     `x` is X [B, T, C, H, W] for B clips, T frames, C channels, H rows and W columns. `located` is M [B, T, 1, H, W], a
     map that is large where the action is.

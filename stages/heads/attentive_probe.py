@@ -78,7 +78,8 @@ class AttentiveProbe(CandidateHead):
 
     def inputs(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
         """Returns (tokens [B, N, C], mask [B, N]) for B clips and C channels. The mask is true for tokens and false for
-        padding. It is None if there is no padding. `batch` maps the name of each array in `reads` to its values.
+        padding. If there is no padding, None stands in place of the mask. `batch` maps the name of each array in
+        `reads` to its values.
         """
         dtype = next(self.parameters()).dtype
         if self.regions is not None:
@@ -107,8 +108,8 @@ def _num_heads(channels: int, asked: int | None) -> int:
 
 
 class AttentiveClassifier(nn.Module):
-    """The network of the attentive probe. `forward` maps tokens [B, N, C] to logits [B, K], for B clips, N tokens of a
-    clip, C channels and K classes. It also takes a mask [B, N], which is false for padding, or None without padding.
+    """The network of the attentive probe. `forward(tokens, mask)` maps tokens [B, N, C] to logits [B, K], for B clips,
+    N tokens of a clip, C channels and K classes. `mask` [B, N] is false for padding, or None if there is no padding.
 
     The first weights are drawn as in the code of V-JEPA (facebookresearch/jepa), from a truncated normal distribution
     with standard deviation 0.02. Biases start at 0. The output layers of the attention and of the MLP start smaller:

@@ -82,7 +82,7 @@ class CandidateHead(Head):
 
         - `spec`: {name of the array: shape for one clip} of the cache.
         - `read`: the kind of array: "maps", "pooled" or "regions".
-        - `options`: must name the backbone or the tap if several have such arrays.
+        - `options`: must name the backbone or the tap if several taps have arrays of this kind.
 
         Raises HeadError if no array fits, if several fit, or if `spec` has the shapes of whole videos and `read` is not
         "pooled".
@@ -154,7 +154,7 @@ class CandidateHead(Head):
 
 
 def candidates_of(head: nn.Module) -> Sequence[Candidate]:
-    """Returns the learning rates and weight decays of the candidates of `head`, or an empty sequence for a head without
-    candidates.
+    """Returns the candidates of `head`: the learning rate and the weight decay of each copy of its layers. For a head
+    without candidates, the sequence is empty.
     """
     return head.candidates if isinstance(head, CandidateHead) else ()

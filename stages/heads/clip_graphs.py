@@ -76,8 +76,9 @@ class NodeMessages:
     """The messages between the nodes of each frame. A node is a cell of the map. There are B clips, T frames, and P
     pairs of a sender and a receiver.
 
-    - `strengths`: the length (L2 norm) of the message of each pair, times its attention weight, [B, T, P].
-    - `senders`, `receivers`: the numbers of the two nodes of each pair.
+    - `strengths`: [B, T, P], one number for each pair: the length (L2 norm) of the message, times the attention weight
+      of the pair.
+    - `senders`, `receivers`: [P], the numbers of the two nodes of each pair, counted from 0.
     - `cells`: the rectangle of each node in the map, as (x1, y1, x2, y2) from 0 to 1.
     """
 

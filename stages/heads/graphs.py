@@ -36,7 +36,7 @@ def iou_graphs(boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         front_ij = s_ij / sum_j s_ij      rows in frame t, columns in frame t + 1
         back_ji = s_ij / sum_i s_ij       rows in frame t + 1, columns in frame t
 
-    A row sums to 1. If its box overlaps no valid box, the row sums to 0.
+    A row sums to 1. If the box of the row overlaps no valid box, the row sums to 0.
     """
     both = valid[:, :-1, :, None] & valid[:, 1:, None, :]
     overlap = torch.where(both, pairwise_iou(boxes[:, :-1], boxes[:, 1:]), 0.0)

@@ -208,14 +208,15 @@ class Head(nn.Module):
         return {}
 
     def node_messages(self, batch: Mapping[str, Tensor]) -> NodeMessages | None:
-        """Returns the messages that the head sends between the cells of each map, for B clips. Returns None if the head
-        sends no messages. `batch` maps the name of each array in `reads` to its values [B, ...].
+        """Returns NodeMessages, the strengths of the messages that the head sends between the cells of each map, for B
+        clips. Returns None if the head sends no messages. `batch` maps the name of each array in `reads` to its values
+        [B, ...].
         """
         return None
 
     def learning_rate_factor_of(self, parameter: str) -> float:
         """Returns the factor by which the training multiplies the learning rate of the parameter with the name
-        `parameter`. In this base class, it is 1.
+        `parameter`. In this base class, the factor is 1.
         """
         return 1.0
 

@@ -83,7 +83,7 @@ def missing_arrays(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) 
 
     - `spec`: its keys are the names of the cached arrays.
     - `kinds`: for arrays of one tap (a layer of a backbone), the kinds of arrays that the head reads, such as "maps".
-      It is empty for other arrays.
+      Empty for other arrays.
 
     With `kinds`, the error is a TapMissing. Without `kinds`, it is a HeadError.
     """
@@ -172,7 +172,7 @@ class Regions:
     """The regions of a batch of B clips, with T frames, N regions of a frame and C channels. A region is the part of a
     frame inside a box.
 
-    - `features`: the features of the regions, [B, T, N, C]. They are 0 where `valid` is false.
+    - `features`: the features of the regions, [B, T, N, C], with zeros where `valid` is false.
     - `valid`: bool [B, T, N]. It is false for padding, and for boxes outside the rectangle that the backbone sees.
     - `boxes`: (x1, y1, x2, y2) in pixels of the video, [B, T, N, 4], or None if the head reads no boxes.
     """
@@ -275,8 +275,8 @@ class ProposalReader:
 
 
 class RegionReader:
-    """Reads the cached region features of one tap. A call with a batch and a type returns the Regions of the batch,
-    with features of this type.
+    """Reads the cached region features of one tap. `reader(batch, dtype)` returns the Regions of a batch, with features
+    of the type `dtype`.
 
     - `spec`: {name of the array: shape of one clip} of the cache.
     - `source`: the tap.
@@ -312,7 +312,8 @@ class RegionReader:
 
 class MapRegionReader:
     """Computes region features from maps and cached boxes. The feature of a region describes the part of a map inside
-    one box. A call with a batch and maps returns the Regions.
+    one box. `reader(batch, maps)` returns the Regions of a batch, for the maps [B, T, C, H, W] of B clips, T frames, C
+    channels, H rows and W columns.
 
     - `spec`: {name of the array: shape of one clip} of the cache.
     - `source`: the tap of the cached maps. A head may change the maps before the call.

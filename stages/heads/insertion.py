@@ -34,8 +34,8 @@ Shape = tuple[int, int, int, int]  # (T, C, H, W)
 class Kind:
     """A kind of block that can be inserted into a network. `option_model` is the class of the options of the block.
 
-    `build(options, channels, rows, columns)` returns the new block as a module. The three numbers describe the maps on
-    which the block runs.
+    `build(options, channels, rows, columns)` returns the new block as a module. The block runs on maps with these
+    numbers of channels, rows and columns.
     """
 
     option_model: type[StageOptions]
@@ -106,7 +106,7 @@ class Followed(nn.Module):
 
 def is_inserted(path: str) -> bool:
     """Returns whether a parameter or submodule of a network belongs to a block that `insert` has inserted. `path` is
-    its name in the network, with dots, such as "res5.0.inserted.conv.weight".
+    the name of the parameter or submodule in the network, with dots, such as "res5.0.inserted.conv.weight".
     """
     return "inserted" in path.split(".")
 

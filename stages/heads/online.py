@@ -180,8 +180,8 @@ class OnlineHead(Head):
 
     def learning_rate_factor_of(self, parameter: str) -> float:
         """Returns the factor by which the training multiplies the learning rate of the parameter with the name
-        `parameter`. For a parameter of a backbone, the method `unfreeze` has set the factor. For a parameter of the
-        head, it is the factor that the head returns.
+        `parameter`. For a parameter of a backbone, the method `unfreeze` has set the factor. For a parameter of `head`,
+        the method of `head` returns the factor.
         """
         factor = self.factors.get(parameter)
         return self.head.learning_rate_factor_of(parameter.removeprefix("head.")) if factor is None else factor

@@ -18,7 +18,8 @@ from kinegraph.stages.backbones.resnet3d_layouts import LAYOUTS
 class Output:
     """The output of a submodule of a network. A new block can be inserted behind the output.
 
-    - `parent`, `name`: the submodule is `parent.<name>`. It is replaced when a block is inserted.
+    - `parent`, `name`: the submodule is `parent.<name>`. When a block is inserted, another module takes the place of
+      the submodule.
     - `channels`: the number of channels of the output. For the branches of an Inception block, one number for each
       branch.
     """

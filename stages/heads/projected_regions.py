@@ -37,7 +37,8 @@ class ProjectedRegions:
 
     - `spec`: {name of the array: shape of one clip} of the cache.
     - `options`: the options of the head.
-    - `boxes`: whether the Regions have boxes. With `regions_from: maps`, they always have boxes.
+    - `boxes`: whether the Regions have boxes. With `regions_from: maps`, `boxes` is not used: the Regions always have
+      boxes.
     - `with_mean`: whether the mean of the features over the whole clip is computed too.
 
     The attribute `reads` has the names of the arrays that a batch must have. The head builds its projection with

@@ -70,9 +70,9 @@ class Rstg(Head):
         return self.classifier.maps(self.block(batch[self.source.maps].to(self.classifier.fc.weight.dtype)))
 
     def node_messages(self, batch: Mapping[str, Tensor]) -> NodeMessages | None:
-        """Returns the messages between the cells of each map in the last space stage, for the clips of `batch`. Returns
-        None with `schedule: time_only`, where no messages are sent. `batch` maps the name of each array in `reads` to
-        its values.
+        """Returns NodeMessages, the strengths of the messages between the cells of each map in the last space stage,
+        for the clips of `batch`. With `schedule: time_only`, no messages are sent, and the result is None. `batch` maps
+        the name of each array in `reads` to its values.
         """
         space = self.block.graph.space
         if space.silent:
@@ -139,7 +139,7 @@ class ScaledResidual(nn.Module):
     `forward` maps x [B, ..., D] to [B, ..., C], for B clips, D = `dim` channels of a node and C = `channels` channels
     of the maps.
 
-    W is a linear layer. It is left out if `dim` equals `channels`. Each channel has a learned factor s, which starts at
+    W is a linear layer. If `dim` equals `channels`, W is left out. Each channel has a learned factor s, which starts at
     0, so a new module returns 0. The mean and the variance of the LayerNorm are taken over all values of a clip.
     """
 

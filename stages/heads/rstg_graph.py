@@ -176,8 +176,11 @@ class SpaceStage(nn.Module):
         return updated
 
     def messages_of(self, weighted: Tensor) -> NodeMessages:
-        """Returns the NodeMessages for `weighted` [B, T, P, D], the messages of P pairs of nodes times their attention
-        weights. There are B clips, T frames and D channels.
+        """Returns NodeMessages with one strength for each pair of nodes: the length (L2 norm) of the vector of the pair
+        in `weighted`.
+
+        `weighted` [B, T, P, D] has one vector for each of P pairs: the message, times the attention weight of the pair.
+        There are B clips, T frames and D channels. The pairs are in the order of `sender` and `receiver`.
         """
         places = [(x1, y1, x2, y2) for x1, x2, y1, y2 in self.cells]
         pairs = self.sender.tolist(), self.receiver.tolist()
@@ -187,9 +190,9 @@ class SpaceStage(nn.Module):
         """Passes messages from each frame to the next frame. Returns (new nodes [B, T, V, D], state after the last
         frame), for B clips, T frames, V nodes of a frame and D channels.
 
-        A new node is computed from the node in `nodes` and a message from the new node of the previous frame. The
-        layers that send messages within a frame also compute this message. `state` is the state before the first frame.
-        If it is None, the nodes before the first frame are 0.
+        Each new node is computed from the same node in `nodes` and a message from the new node of the previous frame.
+        The layers that compute messages within a frame also compute this message. `state` is the state before the first
+        frame. If `state` is None, the nodes before the first frame are 0.
         """
         everyone = torch.arange(nodes.shape[2], device=nodes.device)
         past = nodes.new_zeros(nodes[:, 0].shape) if state is None else state[0]
@@ -245,8 +248,8 @@ class Attention(nn.Module):
       added, and nodes without a link have the logit 0. If `layered` is true, a norm is part of this formula.
     - "torch_dot": a softmax of dot products over all nodes. Links have no influence.
 
-    "tf_dot", "tf_sum" and "torch_dot" are the formulas of the released code. They add a bias to the weighted sum of
-    messages and apply a ReLU.
+    "tf_dot", "tf_sum" and "torch_dot" are the formulas of the released code. With these formulas, a bias is added to
+    the weighted sum of messages, and a ReLU follows.
     """
 
     adjacency: Tensor

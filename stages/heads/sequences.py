@@ -22,7 +22,7 @@ class SliceClassifier(nn.Module):
 
     - `slice_seconds`: the length of the slices into which a clip is cut. If it is None, the whole clip is one slice.
     - `reducer`: how the frames of a slice are reduced to one vector: "max", "mean", "gru" or "bigru".
-    - `hidden`: the length of this vector.
+    - `hidden`: the length of the vector of a slice.
     - `dropout`: the probability of dropout before the classifier, from 0 to 1.
 
     Each slice with a valid frame is classified. The logit of a class is the largest logit over these slices. A clip

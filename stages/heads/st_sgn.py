@@ -197,8 +197,8 @@ class GraphLayer(nn.Module):
     """The base class of the graph convolutions of ST-SGN. In the graph of a frame, each object has an edge to the
     person.
 
-    A subclass implements `message`, which computes what each object sends to the person. It may override `update`,
-    which computes a new node from the old node and the messages that it receives.
+    A subclass implements `message`, which computes what each object sends to the person. A subclass may override
+    `update`, which computes a new node from the old node and the sum of the messages to this node.
     """
 
     def message(self, objects: Tensor, edges: Tensor) -> Tensor:

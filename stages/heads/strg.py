@@ -123,8 +123,9 @@ class RegionGraph(nn.Module):
     A branch is a series of graph convolutions with its own graphs. With `graphs: joint`, one branch has the similarity
     graph, and the other branch has the graphs of overlapping boxes. A linear layer g runs before each branch.
 
-    Regions that are not valid do not change the result for valid regions. Their own result is meaningless. The first
-    weights of g and of `Affinity` are drawn from a normal distribution with standard deviation 0.01.
+    Regions that are not valid do not change the result for valid regions. The result for regions that are not valid is
+    meaningless. The first weights of g and of `Affinity` are drawn from a normal distribution with standard deviation
+    0.01.
 
     With `graphs: joint`, three layers per branch, no bias and one g for both branches, the module has 12 C^2 + 12 C
     parameters: 2 C^2 in `Affinity`, C^2 in g, 9 C^2 in the branches and 12 C in LayerNorm.
@@ -206,8 +207,9 @@ class Affinity(nn.Module):
     x [B, T, N, C] to a graph [B, V, V], for B clips, T frames, N nodes of a frame, C = `dim` channels and V = T * N
     nodes of a clip. `valid` bool [B, T, N] is false for padding.
 
-    The similarity of nodes i and j is (w x_i) . (w' x_j), with learned linear layers w and w'. If `scale` is true, it
-    is divided by the square root of C. Row i of the graph is the softmax of the similarities over the valid nodes j.
+    The similarity of nodes i and j is (w x_i) . (w' x_j), with learned linear layers w and w'. If `scale` is true, the
+    similarity is divided by the square root of C. Row i of the graph is the softmax of the similarities over the valid
+    nodes j.
     """
 
     def __init__(self, dim: int, scale: bool) -> None:

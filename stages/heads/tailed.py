@@ -69,23 +69,23 @@ class TailedHead(Head):
 
     def learning_rate_factor_of(self, parameter: str) -> float:
         """Returns the factor by which the training multiplies the learning rate of the parameter with the name
-        `parameter`. For weights of the backbone, it is the option `learning_rate_factor`. For parameters of the head
-        and of inserted blocks, it is 1.
+        `parameter`. For weights of the backbone, the factor is the option `learning_rate_factor`. For parameters of the
+        head and of inserted blocks, the factor is 1.
         """
         prefix, _, name = parameter.partition(".")
         return self.learning_rate_factor if prefix == "tail" and not is_inserted(name) else 1.0
 
 
 def arrays_of_tail(tail: Tail) -> dict[str, tuple[int, ...]]:
-    """Returns the arrays that `tail` computes, as {name of the array: shape of one clip}. They are the maps and the
-    pooled features of the last tap of the backbone.
+    """Returns the arrays that `tail` computes, as {name of the array: shape of one clip}. The arrays are the maps and
+    the pooled features of the last tap of the backbone.
     """
     return {tail.last_tap.maps: tail.shape, tail.last_tap.pooled: tail.shape[:2]}
 
 
 def spec_above(spec: Spec, tail: Tail) -> dict[str, tuple[int, ...]]:
-    """Returns all arrays that a head behind `tail` can read, as {name of the array: shape of one clip}. These are the
-    features that the tail computes, and the cached arrays that are not features, such as boxes and regions.
+    """Returns all arrays that a head behind `tail` can read, as {name of the array: shape of one clip}. The arrays are
+    the features that the tail computes, and the cached arrays that are not features, such as boxes and regions.
 
     `spec` maps the name of each array of the cache to its shape for one clip.
     """

@@ -44,8 +44,9 @@ class Trg(MapHead):
 
     The head deviates from the paper in two points. First, its blocks run after the cached tap. In the paper, the blocks
     are between layers of the backbone. Second, the head reduces the maps to `dim` channels before the blocks, because
-    the paper contradicts itself. By its formula, three blocks on 2,048 channels have 378 M parameters. Its tables leave
-    4.5 M parameters for these blocks. With `dim: null`, the head follows the formula and does not reduce the maps.
+    the paper contradicts itself. By its formula, three blocks on 2,048 channels have 378 M parameters. The tables of
+    the paper leave 4.5 M parameters for these blocks. With `dim: null`, the head follows the formula and does not
+    reduce the maps.
     """
 
     option_model = TrgOptions

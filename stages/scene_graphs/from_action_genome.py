@@ -57,9 +57,11 @@ class GenomeGraphs:
 
 
 def annotated_frame(frames: GenomeFrames, row: ClipRow, number: int) -> GenomeFrame:
-    """Returns from `frames` the annotations of the frame `number`, counted from 0, of the video of `row`.
+    """Returns the annotations of the frame `number`, counted from 0, of the video of `row`. `frames` has all annotated
+    frames.
 
-    Raises GraphError if the frame is not annotated. Then the annotations have changed since `kinegraph index` ran.
+    Raises GraphError if the frame is not annotated, which means that the annotations have changed since `kinegraph
+    index` ran.
     """
     frame = frames.frame(PurePosixPath(row.video_name).stem, number + 1)
     if frame is None:

@@ -26,8 +26,8 @@ VIDEO_ID = re.compile(r"(?:.*/)?([^/]+)/[a-z_]+_(\d{5,})\.mp4")
 
 
 class InteractionGraphs:
-    """The scene graphs of the videos of the generated data set `interactions`. They are computed from `seed`, the seed
-    of the data set. The videos are not read.
+    """The scene graphs of the videos of the generated data set `interactions`. The graphs are computed from `seed`, the
+    seed of the data set. The videos are not read.
     """
 
     def __init__(self, options: InteractionGraphOptions, seed: int) -> None:
@@ -86,7 +86,8 @@ def _video_graphs(seed: int, split: str, index: int) -> tuple[np.ndarray, Relati
 
 
 def relations_to_person(boxes: np.ndarray) -> Relations:
-    """Returns the Relations of K - 1 objects to the person in each of T frames, computed from their boxes.
+    """Returns the Relations of K - 1 objects to the person in each of T frames: which relations each object has, and
+    its distance in pixels. Both are computed from the boxes.
 
     `boxes` [T, K, 4] are (x1, y1, x2, y2) in pixels, with y growing downwards. Box 0 is that of the person. All boxes
     must be squares. The gap between two boxes is the distance between the largest discs inside the boxes. The relations

@@ -26,8 +26,8 @@ class GraphFileError(ValueError):
 @dataclass(frozen=True, kw_only=True)
 class GraphObject:
     """An object of a scene graph. `class_number` is the number of its class. `relations` are the numbers of its
-    relations to the person, or None if no edge leads from the object to the person. The numbers are positions in the
-    vocabulary.
+    relations to the person, or None if no edge leads from the object to the person. All numbers are positions in the
+    lists of the vocabulary, counted from 0.
     """
 
     class_number: int
@@ -36,8 +36,8 @@ class GraphObject:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameGraph:
-    """The scene graph of one frame. `seconds` is the time of the frame, counted from the first frame that a player
-    shows. `objects` are the objects of the graph, without the person.
+    """The scene graph of one frame. `seconds` is the time of the frame in seconds, counted from the first frame that a
+    player shows. `objects` are the objects of the graph, without the person.
     """
 
     seconds: float

@@ -51,16 +51,15 @@ class GraphFileOptions(StageOptions):
 
     @property
     def frame_step(self) -> int | None:
-        """Returns the number of frames from one graph of a clip to the next graph. It is None for graphs from files,
-        which may have any times.
+        """Always returns None, because graphs from files may have any times. For other sources of graphs, the result is
+        the number of frames from one graph of a clip to the next graph.
         """
         return None
 
     def shape(self, clip_frames: int) -> tuple[int, int, int]:
-        """Returns the sizes (T, M, R) of the cached arrays of graphs. T is the largest number of graphs of a clip. M is
-        the largest number of objects of a graph. R is the number of relations.
-
-        `clip_frames` is the number of frames of a clip. For graphs from files, T is the option `max_frames`.
+        """Returns (T, M, R), the sizes of the axes of the cached arrays: the options `max_frames` (graphs of a clip)
+        and `max_objects` (objects of a graph), and the number of relations in the vocabulary. `clip_frames` is not
+        used.
         """
         return self.max_frames, self.max_objects, len(self.vocabulary.relations)
 
@@ -88,8 +87,8 @@ class GraphFileOptions(StageOptions):
 
 
 class InteractionGraphOptions(StageOptions):
-    """The options of scene graphs of the generated data set (`dataset.kind: interactions`). They are computed from the
-    true positions of its shapes. Every `every`-th frame of a clip has a graph.
+    """The options of scene graphs of the generated data set (`dataset.kind: interactions`). The graphs are computed
+    from the true positions of the shapes in its videos. Every `every`-th frame of a clip has a graph.
 
     The shape that acts is the person. All other shapes are objects. The class of an object is the digit on the shape.
     """

@@ -10,7 +10,7 @@ from kinegraph.stages.scene_graphs.source import GraphSource
 
 
 def build_graph_source(options: GraphOptions, dataset: DatasetOptions | None) -> GraphSource:
-    """Returns the source of scene graphs that `options` describe.
+    """Returns the source that `options` describe. Its method `graphs` returns the scene graphs of a clip.
 
     `dataset` has the options of the data set. With `source: interactions`, it must be an InteractionsOptions. With
     `source: action_genome`, it must be an ActionGenomeOptions. With `source: file`, it may be None.

@@ -29,8 +29,8 @@ class BestEpoch:
 def worth_of(record: EpochRecord, metric: str | None) -> float:
     """Returns the number by which the epoch of `record` is compared with other epochs. A higher number is better.
 
-    It is the validation metric with the name `metric`, or the negative validation loss if `metric` is "loss". Without
-    validation, `metric` is None and the result is the number of the epoch, so the last epoch is the best.
+    The number is the validation metric with the name `metric`, or the negative validation loss if `metric` is "loss".
+    Without validation, `metric` is None and the result is the number of the epoch, so the last epoch is the best.
     """
     if metric is None:
         return record.epoch

@@ -51,15 +51,15 @@ class Validation:
 
 
 def trained_form(head: Head) -> nn.Module:
-    """Returns the module that computes the logits for the loss. It is `head` itself, or, for a head with several
-    candidates (copies of its layers), a module that returns the logits of all candidates.
+    """Returns the module that computes the logits for the loss. For a head with several candidates (copies of its
+    layers), the module returns the logits of all candidates. For all other heads, the module is `head` itself.
     """
     return SideBySide(head) if isinstance(head, CandidateHead) else head
 
 
 def require_choice(head: Head, options: TrainOptions) -> None:
-    """Raises UsageError if `head` has several candidates and the training options `options` are not suitable for them.
-    A candidate is a copy of the head's layers with its own learning rate and weight decay.
+    """Raises UsageError if `head` has several candidates and the training options `options` do not allow several
+    candidates. A candidate is a copy of the head's layers with its own learning rate and weight decay.
 
     Validation chooses the best candidate, so `val_split` must be set and must differ from `test_split`. The schedule
     `plateau` and the precision `fp16` are refused, because one candidate would then change the training of the other
@@ -105,8 +105,8 @@ def parameters_of_each(head: Head) -> list[list[nn.Parameter]]:
 
 def weights_of(head: Head, candidate: int) -> Mapping[str, Tensor]:
     """Returns the weights of one candidate (a copy of the head's layers) with the number `candidate`, counted from 0.
-    They are the state dict that `head` has after `keep(head, candidate)`. For a head without candidates, returns the
-    whole state dict. The tensors are not copied.
+    The result is the state dict that `head` has after `keep(head, candidate)`. For a head without candidates, returns
+    the whole state dict. The tensors are not copied.
     """
     return head.weights_of(candidate) if isinstance(head, CandidateHead) else head.state_dict()
 

@@ -114,7 +114,8 @@ def describe_run(
     recipe: dict[str, Any] | None = None,
     classes_from: str = "",
 ) -> RunRecord:
-    """Returns the RunRecord of the trained head `head`. It was trained on `clips`, with the training options `options`.
+    """Returns the RunRecord of the trained head `head`, which `save_run` writes to run.json. The head was trained on
+    `clips`, with the training options `options`.
 
     - `class_names`: the names of the classes, in the order of the logits.
     - `metrics`: the best validation metric, such as {"val_top1": 0.5}. Empty without validation.
@@ -269,7 +270,7 @@ def _own_code(folder: Path, record: RunRecord, *, allow_code: bool) -> OwnHead:
 
 def require_fit(record: RunRecord, spec: Spec, class_names: tuple[str, ...], *, any_side: bool = False) -> None:
     """Raises RunError unless a cache fits the trained head of `record`. The cache must have all arrays that the head
-    reads, in the shapes of the training. It must also have the classes of the training, in the same order.
+    reads, in the shapes of the training. The cache must also have the classes of the training, in the same order.
 
     `spec` maps the name of each array of the cache to its shape for one clip. `class_names` are the classes of the
     cache. With `any_side`, maps may have other heights and widths than in the training.

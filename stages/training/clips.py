@@ -38,11 +38,10 @@ class UnusableClips(UsageError):
 
 
 class Clips(Protocol):
-    """The interface of the clips of one split, for training and evaluation. It has only clips that were extracted
-    without a failure.
+    """The interface of the clips of one split, for training and evaluation. Clips whose extraction failed are left out.
 
     `kinegraph.cache_schemas.reader.CachedClips` implements this interface. Labels are int64 class numbers if each video
-    has one label. They are multi-hot if a video may have several labels.
+    has one label, and multi-hot if a video may have several labels.
     """
 
     @property
@@ -116,7 +115,7 @@ def read_batches(
 ) -> Iterator[Batch]:
     """Yields the clips with the indices `order` (int64 [clips]) in batches of `batch_size` clips. The last batch may be
     smaller. A batch is {name: tensor [B, ...]} on `device`, with the arrays `names`. If samples are whole videos, a
-    batch also has the array "mask".
+    batch also has "mask", bool [B, N], which is true for the windows of a video and false for padding.
 
     While the caller uses a batch, threads read the next batches. `clips.batches_ahead` is the number of batches that
     are read ahead, by default 1. If it is 0, batches for a CPU are read in the thread of the caller.
@@ -170,7 +169,7 @@ def _in_memory_batches(read: Callable[[Tensor], Batch], order: Tensor, batch_siz
 
 
 def clips_identity(clips: Clips) -> dict[str, Any]:
-    """Returns a dictionary that identifies the videos and labels of `clips`, to store with a run. Its keys are "clips"
+    """Returns a dictionary that identifies the videos and labels of `clips`, to store with a run. The keys are "clips"
     and "failed_videos", which are numbers, and "digest", a hash of the video ids and labels.
     """
     ids = getattr(clips, "counted_ids", clips.video_ids)  # whole videos also differ by their windows

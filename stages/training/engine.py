@@ -120,7 +120,8 @@ class Training:
 
     def run(self, on_epoch: OnEpoch, on_step: OnStep) -> TrainResult:
         """Trains the head until the last step, or until the option `patience` ends the training. Returns the
-        TrainResult. At the end, the head has the weights of the best epoch.
+        TrainResult, which has the records of all epochs and the number of the best epoch. At the end, the head has the
+        weights of the best epoch.
 
         `on_epoch` is called with an EpochRecord after each epoch. `on_step` is called with a StepRecord about once a
         second. A signal that stops the program raises KeyboardInterrupt between two batches.

@@ -162,8 +162,8 @@ def _measured(videos: VideoScores) -> tuple[dict[str, float], Tensor]:
 
 
 def aggregated(logits: Tensor, clips: Clips, options: TrainOptions) -> VideoScores:
-    """Joins the scores of all clips of each video to one score per class, and returns the VideoScores of the split. It
-    has a row for every video, also for a video of which every clip failed.
+    """Joins the scores of all clips of each video to one score per class, and returns the VideoScores of the split. The
+    scores have a row for every video, also for a video of which every clip failed.
 
     `logits` [clips, classes] are in the order of `clips`. The options `aggregate` and `aggregate_of` say how scores are
     joined.
@@ -199,8 +199,9 @@ def joined(
 
 
 def probabilities(logits: Tensor, *, multi_label: bool) -> Tensor:
-    """Returns the probabilities [..., K] of `logits` [..., K] for K classes. They are the softmax over the classes. If
-    a video may have several labels (`multi_label`), they are the sigmoid of each logit.
+    """Returns the probabilities [..., K] of `logits` [..., K] for K classes. If each video has one label, the result is
+    the softmax over the classes. If a video may have several labels (`multi_label`), the result is the sigmoid of each
+    logit.
     """
     return logits.sigmoid() if multi_label else logits.softmax(-1)
 

@@ -64,7 +64,7 @@ class FinetuneOptions(TrainOptions):
     @property
     def shared_with_train(self) -> TrainOptions:
         """Returns the options that the sections `finetune` and `train` have in common, as a TrainOptions. The record of
-        a fine-tuned run stores it.
+        a fine-tuned run stores this TrainOptions.
         """
         return TrainOptions(**self.model_dump(include={*TrainOptions.model_fields}))
 

@@ -36,14 +36,13 @@ def clip_loss(
 
 
 def class_weights(clips: Clips, options: TrainOptions) -> Tensor | None:
-    """Returns the weights of the K classes in the loss, [K], as the option `class_weights` says. If the option is
-    "none", returns None. If the option is a list, the weights are the numbers of the list.
+    """Returns the weight of each class in the loss, [K] for K classes. The option `class_weights` is "none", a list or
+    "balanced". For "none", returns None. For a list, the weights are the numbers of the list.
 
-    If the option is "balanced", rare classes get larger weights. Let n of the N clips in `clips` have the class. If
-    each video has one label, the weight of the class is N / (k n), where k is the number of classes that occur in
-    `clips`. All classes then have the same total weight. If videos may have several labels, the weight is (N - n) / n.
-    Clips with the label and clips without the label then have the same total weight. If this weight is 0 or infinite, 1
-    is used.
+    For "balanced", rare classes get larger weights. N is the number of all clips in `clips`, and n is the number of
+    clips of the class. If each video has one label, the weight of the class is N / (k n), where k is the number of
+    classes with n > 0. If videos may have several labels, the weight is (N - n) / n, the number of clips without the
+    label divided by the number of clips with the label. If n is 0 or the result of the formula is 0, the weight is 1.
 
     Raises UsageError if the list does not have one number for each class.
     """

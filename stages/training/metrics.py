@@ -13,8 +13,8 @@ from kinegraph.cache_schemas.words import counted
 
 
 def topk(scores: Tensor, labels: Tensor, ks: Sequence[int] = (1, 5)) -> dict[str, float]:
-    """Returns the top-k accuracy for each k in `ks`, as {"top1": accuracy, "top5": accuracy}. It is the fraction, from
-    0 to 1, of the videos whose label is among the k classes with the largest scores.
+    """Returns the top-k accuracy for each k in `ks`, as {"top1": accuracy, "top5": accuracy}. The top-k accuracy is the
+    fraction, from 0 to 1, of the videos whose label is among the k classes with the largest scores.
 
     `scores` is [V, K] for V videos and K classes. `labels` is int64 [V]. Among equal scores, the class with the lower
     number is ranked first. A label with the score -inf is never a hit.
@@ -26,8 +26,8 @@ def topk(scores: Tensor, labels: Tensor, ks: Sequence[int] = (1, 5)) -> dict[str
 
 
 def class_accuracy(scores: Tensor, labels: Tensor) -> Tensor:
-    """Returns the accuracy of each of K classes, float64 [K]. It is the fraction, from 0 to 1, of the videos of the
-    class that are classified correctly, because the class has the largest score.
+    """Returns the accuracy of each of K classes, float64 [K]. The accuracy of a class is the fraction, from 0 to 1, of
+    the videos of the class for which this class has the largest score.
 
     `scores` is [V, K] for V videos. `labels` is int64 [V]. The accuracy of a class without a video is NaN. Raises
     ValueError if there is no video, if a label is not a class number, or if a score is NaN.

@@ -52,8 +52,8 @@ def identity(head: Head, clips: Clips, val_clips: Clips | None, options: TrainOp
     only if the dictionary in the state is equal to the dictionary of the run.
 
     The dictionary has the options of the training and of the head, the number of processes, and the fingerprint of the
-    features. It also identifies the clips and labels of the training split and of the validation split. It lacks
-    options that do not change the result of a training, such as the folder of the run.
+    features. The dictionary also identifies the clips and labels of the training split and of the validation split. The
+    dictionary lacks options that do not change the result of a training, such as the folder of the run.
     """
     recipe = options.model_dump(mode="json", exclude=FREE)
     for key, before in LATER.items():
@@ -68,7 +68,7 @@ def save_state(path: Path, state: dict[str, Any], of: dict[str, Any]) -> None:
     part of the new file.
 
     `state` has tensors, numbers, strings, and lists and dictionaries of these. `of` is the dictionary that `identity`
-    returns for the run. It is written to the file too.
+    returns for the run. The file has `state` and `of`.
     """
     buffer = io.BytesIO()
     torch.save({"of": of, "state": state}, buffer)

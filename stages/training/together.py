@@ -24,13 +24,13 @@ T = TypeVar("T")
 
 
 def num_processes() -> int:
-    """Returns the number of processes that train one head together. It is 1 without torchrun."""
+    """Returns the number of processes that train one head together. Without torchrun, the number is 1."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def rank() -> int:
-    """Returns the number of this process among the processes that train one head together, counted from 0. It is 0
-    without torchrun. Process 0 validates, writes files and prints.
+    """Returns the number of this process among the processes that train one head together, counted from 0. Without
+    torchrun, the number is 0. Process 0 validates, writes files and prints.
     """
     return int(os.environ.get("RANK", "0")) if num_processes() > 1 else 0
 
@@ -73,7 +73,8 @@ def own_device(device: torch.device) -> torch.device:
 
 
 def distributed(head: nn.Module, device: torch.device) -> nn.Module:
-    """Returns the module that the training calls in place of `head`. If one process trains, it is `head` itself.
+    """Returns the module that the training calls in place of `head`. If one process trains, the module is `head`
+    itself.
 
     If several processes train together, every process gets the mean gradient of all processes. A trained BatchNorm
     then takes its statistics over the clips of all processes. The head must use the same parameters at each step.
@@ -97,9 +98,9 @@ def distributed(head: nn.Module, device: torch.device) -> nn.Module:
 def own_share(order: Tensor, batch_size: int) -> tuple[Tensor, int]:
     """Returns (indices of the clips that this process trains on, number of these clips in a full batch).
 
-    `order` has the indices of all clips. It is cut into batches of `batch_size` clips, and the processes divide each
-    batch. If the last batch has fewer clips than there are processes, a process without a clip gets the first clip of
-    `order`. The loss does not count this extra clip.
+    `order` has the indices of all clips. The clips are cut into batches of `batch_size` clips, and the processes divide
+    each batch. If the last batch has fewer clips than there are processes, a process without a clip gets the first clip
+    of `order`. The loss does not count this extra clip.
 
     Raises UsageError if the batch size is not a multiple of the number of processes.
     """

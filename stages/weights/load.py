@@ -98,8 +98,8 @@ def weights_digest(network: nn.Module, weights: str, sources: Mapping[str, Weigh
 
 
 def tensors_digest(network: nn.Module) -> str:
-    """Returns one sha256 of all tensors of `network`, in the order of its state dict. It covers names, dtypes, shapes
-    and values.
+    """Returns one sha256 of all tensors of `network`, in the order of its state dict. The digest covers names, dtypes,
+    shapes and values.
     """
     digest = hashlib.sha256()
     for name, tensor in network.state_dict().items():

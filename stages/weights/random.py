@@ -20,7 +20,7 @@ DRAWS = frozenset({nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_})
 
 class Undrawn(TorchFunctionMode):
     """A context in which the constructors of layers draw no random weights, so that a network is built in less time.
-    Its weights have arbitrary values. The caller must load a file into all of them.
+    The weights of the network are arbitrary until the caller loads a file into all of them.
     """
 
     def __torch_function__(

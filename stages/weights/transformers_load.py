@@ -29,8 +29,8 @@ Digest = tuple[torch.Size, int]
 
 @contextmanager
 def refusals(folder: Path, network: str) -> Iterator[None]:
-    """Returns a context for calls of transformers. It raises WeightsError in place of any error in the context, because
-    the errors of transformers have many types and name no file.
+    """Returns a context for calls of transformers. The context raises WeightsError in place of any error of these
+    calls, because the errors of transformers have many types and name no file.
 
     `folder` is the folder of the network. `network` is the name of its class, for the message.
     """
