@@ -68,7 +68,7 @@ class Leases:
         self._held: dict[int, Lease] = {}  # in the order in which they were taken
         self._computing: set[int] = set()
         self._watch = Watch(storage, seconds)
-        self._lock = threading.Lock()
+        self._lock, self._taking = threading.Lock(), threading.Lock()
         self._closing = threading.Event()
         self._refresher = threading.Thread(target=self._refresh_all, name="lease", daemon=True)
         self._refresher.start()
@@ -77,7 +77,7 @@ class Leases:
         """Tries to lease shard number `shard` for this worker, to compute the stages `keys`. Returns False if another
         worker holds a lease of the shard that is not stale, else True.
 
-        Raises RuntimeError, and leaves no lease, if another thread has called `close`.
+        Raises RuntimeError if another thread has called `close`.
         """
         newest, is_stale = self._watch.newest(shard)
         if newest is not None and not is_stale:
@@ -96,18 +96,18 @@ class Leases:
             ahead=bool(self._held),
             refreshed_at=time.time(),
         )
-        if not self.storage.create(lease.name, lease.content):
-            return False
-        if lease_of(self.storage, shard) != lease:  # another worker took a newer lease meanwhile
-            self.storage.delete(lease.name)
-            return False
-        with self._lock:
+        with self._taking:
             if self._closing.is_set():
-                self.storage.delete(lease.name)
                 raise RuntimeError(f"the leases of this worker are closed, and shard {shard} cannot be taken")
-            self._held[shard] = lease
-            self._watch.forget(shard)
-            self._delete_older(lease)
+            if not self.storage.create(lease.name, lease.content):
+                return False
+            if lease_of(self.storage, shard) != lease:  # another worker took a newer lease meanwhile
+                self.storage.delete(lease.name)
+                return False
+            with self._lock:
+                self._held[shard] = lease
+                self._watch.forget(shard)
+                self._delete_older(lease)
         return True
 
     def deaths(self, shard: int) -> int:
@@ -164,7 +164,7 @@ class Leases:
         """Releases all shards and stops the thread that refreshes the leases. If a lease cannot be deleted, it becomes
         stale after `seconds`.
         """
-        with self._lock:  # so a `take` in another thread either ends before, or sees it
+        with self._taking:  # a `take` in another thread ends before, with nothing half written
             self._closing.set()
         self._refresher.join()
         try:

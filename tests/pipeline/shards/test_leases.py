@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,20 +113,29 @@ def test_a_zombie_is_dead(storage: LocalStorage) -> None:
         leases.close()
 
 
-def test_a_thread_that_takes_one_when_all_are_given_back_leaves_none(
+def test_close_waits_for_a_lease_that_another_thread_takes(
     storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker ends while its thread that decodes ahead has just written the lease of the next shard."""
+    """A worker ends while its thread that decodes ahead writes the lease of the next shard."""
     leases, create = Leases(storage, 300), LocalStorage.create
+    is_writing, may_write = threading.Event(), threading.Event()
 
-    def created_and_closed(storage: LocalStorage, name: str, content: bytes) -> bool:
-        created = create(storage, name, content)
-        leases.close()
-        return created
+    def slow_create(storage: LocalStorage, name: str, content: bytes) -> bool:
+        is_writing.set()
+        assert may_write.wait(60)
+        return create(storage, name, content)
 
-    monkeypatch.setattr(LocalStorage, "create", created_and_closed)
-    with pytest.raises(RuntimeError, match="the leases of this worker are closed, and shard 3 cannot be taken"):
-        leases.take(3, KEYS)
+    monkeypatch.setattr(LocalStorage, "create", slow_create)
+    with ThreadPoolExecutor(2) as threads:
+        taking = threads.submit(leases.take, 3, KEYS)
+        assert is_writing.wait(60)
+        closing = threads.submit(leases.close)
+        assert not wait([closing], 0.2).done
+        may_write.set()
+        assert taking.result(60)
+        closing.result(60)
+    with pytest.raises(RuntimeError, match="the leases of this worker are closed, and shard 4 cannot be taken"):
+        leases.take(4, KEYS)
     assert names(storage) == []
 
 
