@@ -14,7 +14,7 @@ import yaml
 
 from benchmarks.seeking import write
 
-SHORT_SECONDS, FEW, FILES = 10.0, 300, 4  # the memory grows until some 400 clips are done, then stays
+SHORT_SECONDS, FEW, FILES = 10.0, 300, 4
 SIZE, KEY_SECONDS = (340, 256), 2.0
 CASES = {  # name -> number of videos, and seconds of each video
     "300 short videos": (FEW, SHORT_SECONDS),
