@@ -66,8 +66,8 @@ class Annotations(Document):
 
 
 def has_windows(cache: Cache) -> bool:
-    """Returns whether the rows of `cache` are windows, which means equal spans of time that cover a whole video. Such a
-    cache has the document annotations.json.
+    """Returns whether the rows of `cache` are windows, which means equal spans of time that cover a whole video. A
+    cache of windows has the document annotations.json.
     """
     return bool(cache.manifest["clips"].get("sampling") == WINDOWS)
 

@@ -25,8 +25,8 @@ MEANINGS: Mapping[int, Meaning] = {
 
 
 def meaning_of(status: int) -> Meaning:
-    """Returns what the HTTP status `status` means to a caller that may repeat its request. Object stores such as S3 use
-    HTTP statuses, too. The result is one of five words:
+    """Returns what the HTTP status `status` means to a caller that may repeat its request. The result is one of five
+    words:
 
     "gone": there is no such object (404, 410).
     "credentials": the server asks for other credentials (401, 407).

@@ -217,9 +217,9 @@ def head_array(backbone: str, shape: tuple[int, ...], frame_step: int | None) ->
     """Returns the ArraySpec of `features/<backbone>/head`, the final output of a backbone network, for example a pooled
     vector.
 
-    `shape` is (T, C) for a network that sees each of T frames alone and computes C channels. It is (C,) for a network
-    that sees whole clips. `frame_step` is the number of sampled frames per time step, or None for a network that sees
-    whole clips.
+    `shape` is (T, C) for a network that sees each of T frames alone and computes C channels. `shape` is (C,) for a
+    network that sees whole clips. `frame_step` is the number of sampled frames per time step, or None for a network
+    that sees whole clips.
     """
     return ArraySpec(
         name=f"features/{backbone}/{HEAD}",

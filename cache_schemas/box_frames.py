@@ -15,12 +15,12 @@ BOX_FRAMES = "clips/box_frames"  # before the name of an array: the frames with 
 
 
 def box_frames_arrays(specs: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
-    """Returns array name -> ArraySpec for the arrays `clips/box_frames/<array>`. Such an array has one index for each
-    time step of the feature array `<array>`. Index i means that the boxes of the step are those of frame i. Only the
-    frames with boxes are counted, from 0.
+    """Returns array name -> ArraySpec for the arrays `clips/box_frames/<array>`. Element t of such an array is the
+    index of the frame whose boxes belong to time step t of the feature array `<array>`. Only the frames with boxes are
+    counted, from 0.
 
     `specs` maps the name of each stored array to its ArraySpec. Only feature maps and region features with a
-    `frame_index` get such an array. It is not stored. Readers compute its values from `frame_index`.
+    `frame_index` get such an array. The arrays are not stored. Readers compute their values from `frame_index`.
     """
     if not {FRAME_TIMES, "proposals/count"} <= specs.keys():
         return {}
@@ -43,8 +43,8 @@ def box_frames_arrays(specs: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
 
 
 def frames_with_boxes(features: ArraySpec, boxes: ArraySpec) -> np.ndarray:
-    """Finds the boxes that belong to each of the T time steps of the array `features`. Returns int64 [T]: for each of
-    these steps, the index of a step on the time axis of the array `boxes`.
+    """Finds the boxes that belong to each of the T time steps of the array `features`. Returns int64 [T]. Element t is
+    an index on the time axis of the array `boxes`: the boxes at this index belong to time step t of `features`.
     """
     frames = np.array(features.frame_index or np.arange(features.shape[0]) * (features.frame_step or 1))
     steps: np.ndarray = np.minimum(frames // (boxes.frame_step or 1), boxes.shape[0] - 1)

@@ -139,7 +139,9 @@ class Cache:
 
     @property
     def clips(self) -> ClipsTable:
-        """Returns all rows of the cache, read from clips.parquet. Raises CacheError if the file is damaged."""
+        """Returns a ClipsTable with all rows of the cache, read from clips.parquet. Raises CacheError if the file is
+        damaged.
+        """
         if self._clips is None:
             self._clips = ClipsTable.read(self.storage)
         return self._clips
@@ -279,7 +281,7 @@ class Cache:
 
     def declare(self, *stages: Stage, renew: bool = False) -> None:
         """Writes the document stages/<key>.json of each of `stages`, and the metadata of all arrays of the cache. An
-        existing document of a stage is kept.
+        existing document of a stage stays as it is.
 
         In a zarr cache, the metadata has texts by which xarray labels the rows, such as their splits. If `renew` is
         true, texts that no longer match the rows are replaced.

@@ -51,7 +51,7 @@ class ClipRow:
     crop: the rectangle (x1, y1, x2, y2) in pixels of the frame, which has `frame_width` x `frame_height` px.
     mirrored: whether the pixels are mirrored after the crop is cut.
     frame_rate: the number of images per second, if `path` is a folder of images.
-    interval: (start, end), if the data set lists only a part of a video, or None for a whole video. Such a part has its
+    interval: (start, end), if the data set lists only a part of a video, or None for a whole video. An interval has its
         own `video_id` (`film@3-7` for seconds 3 to 7 of `film`) and is scored like a video.
     list_index: the position of the video or interval in the data set's list, or -1 if it is unknown.
 

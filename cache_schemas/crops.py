@@ -42,8 +42,8 @@ class Framing:
     pillow: bilinear with antialias, as torchvision does for images.
     bicubic: Pillow's bicubic filter, also with antialias, as vision transformers expect it.
     torch: bilinear without antialias, as PySlowFast and PyTorchVideo do for videos.
-    swscale: bilinear with antialias by FFmpeg's libswscale. It resizes a frame before the frame becomes RGB, and it
-        can resize only whole frames.
+    swscale: bilinear with antialias by FFmpeg's libswscale, which resizes a frame before the frame becomes RGB, and
+        which resizes only whole frames.
     """
 
     size: int
@@ -58,7 +58,9 @@ class Framing:
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> "Framing":
-        """Returns the Framing that is described by `options`, the options of a stage `features/<entry>`."""
+        """Returns the Framing that `options` describe, which says how the network of a stage resizes and cuts frames.
+        `options` are those of a stage `features/<entry>`.
+        """
         return cls(**{key: options[key] for key in ("size", "resize_short", "resize") if key in options})
 
     @property
@@ -106,8 +108,9 @@ def crops_of(name: str) -> list[str]:
 
 
 def crop_rectangle(crop: str, width: int, height: int) -> Rectangle:
-    """Returns the rectangle (x1, y1, x2, y2) of a crop, in pixels of a frame of `width` x `height` px. It is the
-    largest square at the place that the name `crop` says, such as "left". For the crop "full", it is the whole frame.
+    """Returns the rectangle (x1, y1, x2, y2) of a crop, in pixels of a frame of `width` x `height` px. The rectangle is
+    the largest square at the place that the name `crop` says, such as "left". For the crop "full", the rectangle is the
+    whole frame.
     """
     if base_of(crop) == FULL:
         return 0.0, 0.0, float(width), float(height)

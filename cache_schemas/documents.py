@@ -137,7 +137,7 @@ class ArrayDocument(Document):
 
     @property
     def spec(self) -> ArraySpec:
-        """Returns the same description of the array as an `ArraySpec`, the class that the rest of the code uses."""
+        """Returns this entry as an `ArraySpec`, the class that the rest of the code uses."""
         value = float(self.fill)
         fill = value if value != value else int(value)
         return ArraySpec(**self.model_dump() | {"fill": fill})

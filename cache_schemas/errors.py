@@ -86,8 +86,8 @@ def earlier_rules(root: str, changed: Sequence[str]) -> CacheMismatch:
 
 
 def newer_schema(where: str, found: int, known: int) -> CacheTooNew:
-    """Returns the CacheTooNew for the file `where`. The file has the schema version `found`, and this version of
-    kinegraph reads schema versions up to `known`.
+    """Returns a CacheTooNew, the error for the file `where`. The file has the schema version `found`, and this
+    version of kinegraph reads schema versions up to `known`.
     """
     return CacheTooNew(f"{where} has schema version {found}; this kinegraph knows {known}. Update kinegraph.")
 

@@ -125,8 +125,8 @@ def _explained(target: Path) -> Iterator[None]:
 
 
 def write_whole(target: Path, parts: Iterable[Buffer]) -> tuple[int, str]:
-    """Writes the parts, one after the other, as the file `target`. An existing file is replaced. Returns (size in
-    bytes, xxh3_128 digest).
+    """Writes `parts`, one after the other, as the file `target`. An existing file is replaced. Returns (size in bytes,
+    xxh3_128 digest).
 
     A crash leaves the old file or the whole new file. It may also leave a temporary file, which `sweep` removes later.
     Raises CacheNotWritable if there is no room or no permission to write.

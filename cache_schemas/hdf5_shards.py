@@ -190,10 +190,10 @@ class Hdf5Store:
             self.storage.put(DATA, [_image(file)])
 
     def misdeclared(self, specs: Sequence[ArraySpec], num_rows: range) -> list[str]:
-        """Checks the file data.h5, through which the rows of all shard files are read. Returns ["data.h5"] if it is
-        missing, is damaged or does not list all shard files, else [].
+        """Checks the file data.h5, through which the rows of all shard files are read. Returns ["data.h5"] if the file
+        is missing, is damaged or does not list all shard files, else [].
 
-        Only the arrays of `specs` are checked. Their number of rows may be any number in `num_rows`.
+        Only the arrays of `specs` are checked. An array may have any number of rows in the range `num_rows`.
         """
         try:
             with _opened(self._local(DATA)) as file:

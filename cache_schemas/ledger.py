@@ -143,8 +143,8 @@ class Record(_Record):
     upgraded_from: str | None = None
 
     def upgraded(self, to: str) -> "Record":
-        """Returns a copy of this record for an upgraded cache. The copy has the fingerprint `to`. It also has a higher
-        schema version, so that earlier versions of kinegraph refuse it and ask for an update.
+        """Returns a copy of this record for an upgraded cache. The copy has the fingerprint `to` and a higher schema
+        version. So earlier versions of kinegraph refuse the copy and ask for an update.
         """
         now = {"fingerprint": to, "upgraded_from": self.fingerprint, "schema_version": UPGRADE_SCHEMA_VERSION}
         return self.model_copy(update=now)
@@ -204,8 +204,8 @@ class Ledger:
 
     def stamps(self, key: str) -> dict[int, str | None]:
         """Returns shard number -> stamp of the shard's record, for all shards that are done for the stage `key`, in
-        ascending order. A stamp is a text that changes if the record changes. It is None if the storage cannot tell
-        whether the record has changed.
+        ascending order. A stamp is a text that changes if the record changes. A stamp is None if the storage cannot
+        tell whether the record has changed.
         """
         stamps = self.storage.stamps(f"{LEDGER}/{key}")
         numbered = ((shard, name, stamp) for name, stamp in stamps if (shard := _shard_of(name, key)) is not None)

@@ -76,8 +76,8 @@ class ObjectStorage:
         return not self.exists(name) and self._create(name, content)
 
     def creates_exclusively(self) -> bool:
-        """Returns whether the store refuses to create an object that exists already. Not every server that speaks S3
-        does, so the first call tries it with a test object.
+        """Returns whether the store refuses to create an object that exists already. Some servers that speak S3 replace
+        the object, so the first call tries it with a test object.
         """
         if self._is_exclusive is None:
             probe = f"{PROBES}/{uuid.uuid4().hex}"

@@ -35,7 +35,7 @@ def error_text(error: BaseException) -> str:
 
 
 class Patience:
-    """Repeats requests that the object store at `root` could not answer. The pauses between them grow.
+    """Repeats requests that the object store at `root` could not answer. The pauses between the attempts grow.
 
     The waiting ends `PATIENCE_SECONDS` after the store stopped answering, or when a signal asks the process to stop. A
     store that has never answered is not waited for, so a wrong address is reported at once. Threads share one

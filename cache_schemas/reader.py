@@ -44,8 +44,9 @@ class CachedClips:
 
     A sample is a dict. It has each array under its full name, `labels`, and `clip_index`, the row in the cache (int64
     []). `labels` is int64 [], or multi-hot float32 [num_classes] if `multi_label` is true. `batch(indices)` returns a
-    dict for B clips, whose tensors have an axis [B] in front. It is faster than samples: `DataLoader(range(len(clips)),
-    batch_size=8, collate_fn=clips.batch)`. The data set may be used in forked and spawned processes.
+    dict for B clips, whose tensors have an axis [B] in front. One call of `batch` is faster than B samples:
+    `DataLoader(range(len(clips)), batch_size=8, collate_fn=clips.batch)`. The data set may be used in forked and
+    spawned processes.
 
     - `arrays`: names of arrays. The keys of `Cache.readable()` are all names. An example is `clips/crop` [4], the
       rectangle of the frame that a clip shows.
@@ -200,8 +201,8 @@ class CachedClips:
 
     @property
     def videos(self) -> list[str]:
-        """Returns the ids of all videos, each once, including those in `failed_videos`. They have the order of the data
-        set's list if the cache knows it, else the order of the rows.
+        """Returns the ids of all videos, each once, including those in `failed_videos`. The ids have the order of the
+        data set's list if the cache knows this order, else the order of the rows.
         """
         rows = sorted([*self.rows.tolist(), *self._failed_rows], key=lambda row: (self._list_index[row], row))
         return list(dict.fromkeys(self._videos[row] for row in rows))

@@ -42,8 +42,8 @@ def sealed_shards(cache: Cache, key: str) -> list[int]:
 
 def sealed_stamps(cache: Cache, key: str) -> dict[int, str | None]:
     """Returns shard number -> stamp of the shard's ledger record, for the shards that `sealed_shards` returns, in
-    ascending order. A stamp is a text that changes if the record changes. It is None if the storage cannot tell whether
-    the record has changed.
+    ascending order. A stamp is a text that changes if the record changes. A stamp is None if the storage cannot tell
+    whether the record has changed.
     """
     stamps = cache.ledger.stamps(key)
     return {shard: stamps[shard] for shard in _within(cache, key, [*stamps])}

@@ -191,7 +191,7 @@ def asked() -> type[KeyboardInterrupt] | None:
 
 def check() -> None:
     """Raises KeyboardInterrupt if Ctrl-C was pressed, or Terminated if SIGTERM or SIGUSR1 has come. Otherwise does
-    nothing. It raises only in the main thread.
+    nothing. In any other thread than the main thread, `check` never raises.
 
     Every later call raises again, so code that catches the exception cannot cancel the stop. Code that tidies up after
     a stop must not call `check`.
@@ -222,7 +222,7 @@ def sleep(seconds: float) -> None:
 
 
 def wait(event: threading.Event, seconds: float) -> bool:
-    """Waits until `event` is set, at most `seconds`. Returns whether it is set.
+    """Waits until `event` is set, at most `seconds`. Returns whether `event` is set.
 
     A signal ends the waiting. The main thread then raises KeyboardInterrupt or Terminated, and other threads return.
     """

@@ -12,8 +12,8 @@ ROOT = ("", ".")
 
 
 class Span(NamedTuple):
-    """A range of bytes of the object `name`, from `start` to before `stop`. Both work as in a slice of Python. So a
-    negative `start` counts from the end of the object, and a `stop` of None means the end.
+    """A range of bytes of the object `name`, from `start` to before `stop`. `start` and `stop` work as in a slice of
+    Python. So a negative `start` counts from the end of the object, and a `stop` of None means the end.
     """
 
     name: str
@@ -87,8 +87,8 @@ class Storage(Protocol):
         """Returns a text that changes if the object `name` changes. While the text stays the same, a reader may keep
         what it has read.
 
-        Returns None if there is no such object, or if the storage cannot tell whether the object has changed. That is
-        so for a file that was written less than a minute ago, because the clock of a disk is coarse.
+        Returns None if there is no such object, or if the storage cannot tell whether the object has changed. A folder
+        cannot tell it of a file that was written less than a minute ago, because the clock of a disk is coarse.
         """
         ...
 

@@ -9,10 +9,11 @@ from kinegraph.cache_schemas.urls import has_login, has_query, without_secret
 
 
 def open_storage(root: Path | str) -> Storage:
-    """Returns the Storage of the cache at `root`, a path or a URL.
+    """Returns the Storage of the cache at `root`, a path or a URL. A Storage reads and writes the objects (files) of a
+    cache.
 
-    Raises UnknownStorage for a URL that no installed package opens. Raises it also for a URL that contains a secret
-    such as a password, because URLs are printed and logged.
+    Raises UnknownStorage for a URL that no installed package opens, and for a URL that contains a secret such as a
+    password, because URLs are printed and logged.
     """
     if has_login(str(root)) or has_query(str(root)):
         raise UnknownStorage(

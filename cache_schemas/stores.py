@@ -9,8 +9,8 @@ from kinegraph.cache_schemas.zarr_shards import ZarrStore
 
 
 def open_store(storage: Storage, layout: Mapping[str, Any]) -> Store:
-    """Returns the Store of a cache. `storage` holds the objects of the cache, and `layout` is the section `store` of
-    cache.json.
+    """Returns the Store of a cache, which reads and writes the arrays of the cache. `storage` holds the objects of the
+    cache, and `layout` is the section `store` of cache.json.
     """
     if layout["kind"] == "hdf5":
         # imported here, because h5py takes longer to import than everything that planning needs

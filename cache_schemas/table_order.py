@@ -42,10 +42,10 @@ def sorted_table(rows: Iterable[ClipRow]) -> ClipsTable:
 
 def merged_tables(old: ClipsTable, rows: Iterable[ClipRow]) -> ClipsTable:
     """Returns the table of a cache after another run of `index`. First come the rows of `old`, with their row numbers.
-    They take new labels, splits and paths from `rows`. Then come the rows that are only in `rows`, sorted.
+    These old rows take new labels, splits and paths from `rows`. Then come the rows that are only in `rows`, sorted.
     `clips_table.merged` has the rules.
 
-    If `rows` has a row of `old` twice, the first one counts. The caller can pass a generator. Raises CacheMismatch if
+    If `rows` has a row of `old` twice, the first of the two counts. `rows` may be a generator. Raises CacheMismatch if
     `rows` lacks a row of `old`, or if times, crop or frame size of a row changed.
     """
     new = ClipsTable.from_rows(rows)

@@ -111,12 +111,12 @@ class ZarrStore:
     def declare(
         self, specs: Sequence[ArraySpec], num_rows: int, coordinates: Made | None = None, *, renew: bool = False
     ) -> None:
-        """Writes the zarr.json of each of the arrays `specs`, which get `num_rows` rows, and of each zarr group above
-        them. A second call with equal arguments changes nothing.
+        """Writes the zarr.json of each of the arrays `specs`, and of each zarr group that contains them. Each array
+        gets `num_rows` rows. A second call with equal arguments changes nothing.
 
         `coordinates` is a function that returns coordinates: texts by which xarray labels the rows, such as their clip
-        ids. They are written into every group that contains arrays, if the group has no coordinates for `num_rows`
-        rows. If `renew` is true, coordinates whose texts changed are written, too.
+        ids. Every group that contains arrays gets the coordinates, if it has no coordinates for `num_rows` rows yet. If
+        `renew` is true, coordinates whose texts changed are written, too.
         """
         documents = self._documents(specs, num_rows)
         groups = {f"{DATA}/{spec.name}".rpartition("/")[0]: None for spec in specs} if coordinates else {}

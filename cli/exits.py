@@ -68,8 +68,8 @@ def stopped(stop: type[KeyboardInterrupt]) -> int:
 
 
 def after_stop(command: str, arguments: Sequence[str]) -> str:
-    """Returns the sentence to print after a signal stopped `command`. It says which work is kept, and what the same
-    command does if the user runs it again.
+    """Returns the sentence to print after a signal stopped `command`. The sentence says which work is kept, and what
+    the same command does if the user runs it again.
 
     `arguments` are the words of the command line.
     """

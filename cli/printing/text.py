@@ -83,8 +83,8 @@ def table(
 
     - `header`: the names of the columns.
     - `rows`: the cells of each row.
-    - `words`: the names of columns with texts. They are aligned to the left, as the first column is. All other columns
-      are aligned to the right.
+    - `words`: the names of columns with texts. These columns are aligned to the left, as the first column is. All other
+      columns are aligned to the right.
     - `columns`: the width of the terminal in characters, or None for no limit.
 
     No cell is cut. If the table is too wide, the text has several tables, and each repeats the first column. If the

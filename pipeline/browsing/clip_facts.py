@@ -69,8 +69,8 @@ def row_of(cache: Cache, number: int) -> ClipRow:
 
 
 def facts_of(clips: ShownClips, number: int, row: ClipRow) -> ClipFacts:
-    """Returns the ClipFacts of the clip `row`, whose row number is `number`. If a shard is damaged, adds a sentence to
-    `problems` and reads the other stages.
+    """Returns the ClipFacts of the clip `row`: everything that the cache holds about the clip. `number` is its row
+    number. If a shard is damaged, adds a sentence to `ClipFacts.problems` and reads the other stages.
     """
     facts = ClipFacts(frame_times=row.target_times)
     reading = _Reading(clips, number, facts.problems)

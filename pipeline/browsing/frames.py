@@ -38,9 +38,8 @@ Value = TypeVar("Value")
 
 
 def strip_places(num_frames: int, every: int = 1) -> list[int]:
-    """Returns the numbers of the frames that the page of a clip shows. They are frame 0 and every `every`-th frame
-    after it, out of `num_frames`. If there are more than MAX_STRIP such frames, MAX_STRIP of them are returned, evenly
-    spread.
+    """Returns the numbers of the frames that the page of a clip shows: frame 0 and every `every`-th frame after frame
+    0, out of `num_frames`. If there are more than MAX_STRIP such frames, MAX_STRIP of them are returned, evenly spread.
     """
     places = range(0, num_frames, every)
     if len(places) <= MAX_STRIP:
@@ -135,9 +134,9 @@ class FramePictures:
         return self.picture(number, row, place, [place])
 
     def film(self, number: int, row: ClipRow) -> Path:
-        """Returns the path of a video file with the clip, which every browser plays. It is an mp4 with H.264, or a webm
-        with VP9 if PyAV lacks H.264. Only the first MAX_FILM_SECONDS of a longer clip are in the film. `row` is the row
-        of the clip, and `number` its row number.
+        """Returns the path of a video file with the clip, which every browser plays. The file is an mp4 with H.264, or
+        a webm with VP9 if PyAV lacks H.264. Only the first MAX_FILM_SECONDS of a longer clip are in the film. `row` is
+        the row of the clip, and `number` its row number.
 
         Raises DecodeError if the clip cannot be decoded.
         """

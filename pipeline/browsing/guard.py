@@ -43,7 +43,8 @@ class Guard:
     """Passes a request on to the web application `app` if the request keeps the rules below, and refuses it otherwise.
     A Guard is itself an ASGI application (Python's interface of web servers).
 
-    - The header Host must name this server, else the status is 421. This stops a domain name that points to 127.0.0.1.
+    - The header Host must name this server, else the status is 421. This rule stops a domain name that points to
+      127.0.0.1.
     - The method must be GET or HEAD, else the status is 405.
     - A header Origin must name this server, else the status is 403.
     - The request must have the secret `token`, in the address or in a cookie, else the status is 403.

@@ -83,8 +83,8 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def region_arrays_of(cache: Cache) -> list[ArraySpec]:
-    """Returns the arrays of a cache that have one feature vector per region, [time steps, regions, channels]. They are
-    sorted by name.
+    """Returns the arrays of a cache that have one feature vector per region, [time steps, regions, channels]. The
+    arrays are sorted by name.
     """
     return [
         spec for name, spec in sorted(cache.arrays().items()) if name.startswith("regions/") and len(spec.shape) == 3
@@ -115,8 +115,8 @@ class Neighbours:
                 self._thread.start()
 
     def index(self) -> RegionIndex:
-        """Returns the RegionIndex, after a wait of at most WAIT_SECONDS. Raises LookupError if there is no index after
-        this time. The message says why.
+        """Returns the RegionIndex, in which similar regions are searched, after a wait of at most WAIT_SECONDS. Raises
+        LookupError if there is no index after this time. The message says why.
         """
         if self._thread is None:
             raise LookupError(NO_REGIONS)
@@ -166,8 +166,8 @@ def build_index(clips: ShownClips, spec: ArraySpec) -> RegionIndex:
 
 
 def box_frames_of(cache: Cache, spec: ArraySpec) -> np.ndarray:
-    """Returns the number of the frame to which each time step of the array `spec` belongs, int64 [time steps]. Only
-    frames that have boxes are counted, from 0.
+    """Returns int64 [time steps]. Element t is the number of the frame to which time step t of the array `spec`
+    belongs. Only frames that have boxes are counted, from 0.
     """
     return frames_with_boxes(spec, cache.array(BOXES))
 

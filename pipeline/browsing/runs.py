@@ -26,9 +26,8 @@ class ShownRun:
         return read_scored(self.folder)
 
     def usable(self, clips: ShownClips) -> ScoredVideos:
-        """Returns the predictions of the run if they can be shown beside the clips `clips`. They can be shown if the
-        run has the same class names as the cache, in the same order. Otherwise returns NO_SCORES, which has no
-        predictions.
+        """Returns the predictions of the run if they can be shown beside the clips `clips`: if the run has the same
+        class names as the cache, in the same order. Otherwise returns NO_SCORES, which has no predictions.
         """
         return self.scored if [*self.scored.class_names] == clips.classes else NO_SCORES
 
@@ -43,7 +42,8 @@ class ShownRun:
 
 
 def shown_runs(folder: Path | None) -> list[ShownRun]:
-    """Returns all runs in `folder` and its subfolders, sorted by folder. Returns an empty list if `folder` is None.
+    """Returns a ShownRun (a folder and its results) for each run in `folder` and its subfolders, sorted by folder.
+    Returns an empty list if `folder` is None.
 
     Raises ResultsError if there is no run with results, or if results cannot be read.
     """

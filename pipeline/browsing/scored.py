@@ -39,7 +39,7 @@ class ScoredVideos:
 
     @classmethod
     def of(cls, video_ids: Any, scores: np.ndarray, class_names: Sequence[str] = ()) -> "ScoredVideos":
-        """Returns the ScoredVideos for the texts `video_ids` and their `scores` [videos, classes]. If a score of a
+        """Returns a ScoredVideos with the videos `video_ids` and their `scores` [videos, classes]. If a score of a
         video is NaN or infinite, the video counts as a video without scores.
         """
         best = np.full(len(scores), NO_ROW, np.int64)
@@ -49,8 +49,9 @@ class ScoredVideos:
         return cls(video_ids=video_ids, scores=scores, best=best, class_names=class_names)
 
     def predicted(self, video_ids: Any) -> np.ndarray:
-        """Returns the number of the predicted class for each of `video_ids`, int64. A video without scores has -1. A
-        second call with the same object `video_ids` returns the stored answer.
+        """Returns int64 [video ids]. Element i is the number of the class that is predicted for the video
+        `video_ids[i]`, or -1 for a video without scores. A second call with the same object `video_ids` returns the
+        stored answer.
         """
         last = self._asked[-1] if self._asked else (None, NO_PREDICTIONS)
         if last[0] is not video_ids:

@@ -14,8 +14,8 @@ def with_absent(listing: Listing, cache: Cache | None) -> tuple[Listing, frozens
     keeps the rows of videos whose files are gone. `listing` is a data set with the videos that have a file.
 
     A video is added if it has rows in `cache`, the label files list it, and its file is missing. `cache` is the cache
-    before this `index`, or None. An added video has the labels and the split that the label files have now. It stays in
-    the field `missing` of the copy. One more sentence in the field `notes` says how many videos were added.
+    before this `index`, or None. An added video has the labels and the split that the label files have now. The field
+    `missing` of the copy still lists the video. One more sentence in the field `notes` says how many videos were added.
     """
     if cache is None or not listing.absent or not cache.storage.exists(TABLE):
         return listing, frozenset()

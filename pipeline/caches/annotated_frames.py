@@ -1,5 +1,5 @@
-"""Finds the videos from which a clip can be made, for `kinegraph index`. This concerns clips that are windows (equal
-spans of time) or that consist of annotated frames. Imports no torch.
+"""Finds the videos from which a clip can be made, for `kinegraph index`. Only for clips that are windows (equal spans
+of time) or that consist of annotated frames. Imports no torch.
 """
 
 from collections.abc import Mapping
@@ -42,8 +42,8 @@ def with_clips(listing: Listing, probes: Probes, options: ClipOptions, *, may_be
     """Finds the videos and intervals of the data set `listing` from which a clip can be made. Returns a WithClips.
 
     `probes` maps the path of each video to its facts, such as the duration, or to the error if the video cannot be
-    opened. Raises ConfigError if every video is shorter than a window and `may_be_empty` is false. Raises it also if
-    `options` ask for annotated frames and the data set has none.
+    opened. Raises ConfigError if every video is shorter than a window and `may_be_empty` is false. Raises ConfigError,
+    too, if `options` ask for annotated frames and the data set has none.
     """
     if options.has_windows:
         whole, checked, short = windowed.of_whole_videos(listing, probes, options, may_be_empty=may_be_empty)

@@ -36,9 +36,9 @@ def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = Fa
     """Returns shard number -> ids of the videos whose file has changed since it was decoded. Only the shards in
     `shards` are checked. A check usually costs one stat call or one request for each video.
 
-    A missing video counts as unchanged. Failed clips in a shard also make their video count as unchanged. One failed
-    clip is enough if `retry_failed` is false. If `retry_failed` is true, all clips of the video must have failed. If
-    the network or the credentials fail, all videos at URLs count as unchanged, and a warning is logged.
+    A missing video counts as unchanged. If `retry_failed` is false, a video with a failed clip in the shard counts as
+    unchanged. If `retry_failed` is true, a video counts as unchanged if all its clips in the shard failed. If the
+    network or the credentials fail, all videos at URLs count as unchanged, and a warning is logged.
     """
     path_of = dict(ClipsTable.count_values(cache.storage, ["video_id", "path"]).keys())
     was_changed: dict[tuple[str, int, int, str], bool] = {}  # a video may lie in two shards, or have intervals

@@ -76,8 +76,9 @@ class Declared:
         """Returns the keys of all stages that run in one work unit, in the order in which they run. `keys` are the
         stages that the unit has to write for one shard.
 
-        These stages may read arrays that another stage passes in memory, such as feature maps. If the cache lacks these
-        arrays, the other stage runs, too. `is_sealed(key)` says whether the cache has the stage `key` for this shard.
+        The stages `keys` may read arrays that another stage passes in memory, such as feature maps. If the cache lacks
+        these arrays, the other stage runs, too. `is_sealed(key)` says whether the cache has the stage `key` for this
+        shard.
 
         Stages that need no arrays from memory run first. Then comes each stage that passes arrays, directly followed by
         the stages that read it.
@@ -114,8 +115,8 @@ class Declared:
     def made(self, keys: Sequence[str]) -> tuple[dict[str, Options], str]:
         """Returns (options, fingerprint) of the stages `keys`, to compare them with a cache.
 
-        The options are a dict: stage key -> options of the stage. It also has the stages that the stages `keys` read,
-        directly or through other stages. The fingerprint is one digest of the fingerprints of the stages `keys`.
+        The options are a dict: stage key -> options of the stage. The dict also has the stages that the stages `keys`
+        read, directly or through other stages. The fingerprint is one digest of the fingerprints of the stages `keys`.
         """
         behind = closure.options_behind(keys, self.stages.__getitem__)
         return behind, fingerprint({key: self.stages[key].fingerprint for key in keys})
@@ -193,12 +194,12 @@ def rows_that_fit(arrays: Iterable[ArraySpec]) -> int:
 
 
 def auto_shard_clips(config: Config, cache: Cache | None = None) -> int:
-    """Returns the number of rows per shard for a new cache. It is the value of `store.shard_clips` in `config`, if that
-    is a number.
+    """Returns the number of rows per shard for a new cache. If `store.shard_clips` in `config` is a number, returns
+    this number.
 
-    If that value is `auto`, the result is the largest number, at most 64, with which no array has more than 256 MiB per
-    shard. The result is rounded down to whole videos if possible: with 10 rows per video, 64 becomes 60. The arrays of
-    stages that were imported into `cache` count, too.
+    If `store.shard_clips` is `auto`, the result is the largest number, at most 64, with which no array has more than
+    256 MiB per shard. The result is rounded down to whole videos if possible: with 10 rows per video, 64 becomes 60.
+    The arrays of stages that were imported into `cache` count, too.
     """
     if config.store.shard_clips != "auto":
         return config.store.shard_clips

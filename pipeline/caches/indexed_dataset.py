@@ -94,8 +94,8 @@ def moved_root(config: Config, cache: Cache) -> str | None:
 
 
 def adopt_root(config: Config, cache: Cache) -> None:
-    """Writes the new paths of the videos to clips.parquet and dataset.json of the cache, if the data set was moved. It
-    was moved if `dataset.root` of the config differs from the root that `kinegraph index` used.
+    """Writes the new paths of the videos to clips.parquet and dataset.json of the cache, if `dataset.root` of the
+    config differs from the root that `kinegraph index` used.
     """
     root = moved_root(config, cache)
     if root is None or config.dataset is None or cache.dataset is None:
@@ -109,8 +109,8 @@ def adopt_root(config: Config, cache: Cache) -> None:
 
 
 def move_rows(cache: Cache, root: str) -> None:
-    """Replaces the paths of the videos in clips.parquet by paths below the folder `root`. Videos that were not below
-    the root of the data set keep their paths.
+    """Replaces the paths of the videos in clips.parquet by paths below the folder `root`. A video whose id is an
+    absolute path or a URL keeps its path.
     """
     places = _below(cache, root)
     table = ClipsTable.read(cache.storage)

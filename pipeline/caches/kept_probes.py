@@ -50,8 +50,8 @@ class KeptFrames(Document):
 
 
 class KeptProbe(Document):
-    """One line of a file of stored probes: what was read from the header of the video `path`. It is valid as long as
-    the file has this `size` and this time of change, `mtime_ns`.
+    """One line of a file of stored probes: what was read from the header of the video `path`. The line is valid as long
+    as the file has the size `size` and the time of change `mtime_ns`.
 
     `reader` names the rules and the version of PyAV by which the header was read. The other fields are those of
     `Probe`.
@@ -139,8 +139,9 @@ class KeptProbes:
         return path in self._kept
 
     def find(self, path: str, stamp: Stamp | None) -> Probe | None:
-        """Returns the stored probe of the file `path`, which is what was read from its header. Returns None if there is
-        none, or if the file has changed since. `stamp` is the present (size, time of change) of the file.
+        """Returns the stored probe of the file `path`, which is what was read from its header. Returns None if no probe
+        of the file is stored, or if the file has changed since it was probed. `stamp` is the present (size, time of
+        change) of the file.
         """
         kept_stamp, probe = self._kept.get(path, (None, None))
         return probe if kept_stamp == stamp else None

@@ -61,7 +61,7 @@ def _is_there(path: str) -> bool:
 
 def has_changed(path: str, source: Source) -> bool:
     """Returns whether the file, or the folder of images, at `path` has changed since its identity `source` was
-    recorded. Returns False if it is missing.
+    recorded. Returns False if nothing is at `path`.
     """
     try:
         now = os.stat(on_disk(path))  # noqa: PTH116 -- a million Path objects take seconds

@@ -1,7 +1,7 @@
 """Makes the rows of a cache of imported features. Torch-free.
 
-A csv lists the videos, and each of them gets one row. Without a csv, the cache keeps its rows. If it has no rows
-either, each imported video gets one row.
+A csv lists the videos, and each of them gets one row. Without a csv, the cache keeps its rows. If the cache has
+no rows, each imported video gets one row.
 """
 
 import json
@@ -40,7 +40,7 @@ class RowsToFill:
 
 
 def rows_to_fill(cache: Cache | None, videos: Sequence[str], root: Path, annotations: Path | None) -> RowsToFill:
-    """Returns the RowsToFill of an import.
+    """Returns the RowsToFill of an import: all rows and classes that the cache will have.
 
     - `cache`: the cache, or None if it does not exist yet.
     - `videos`: the ids of the videos in the imported files.

@@ -35,7 +35,7 @@ class Naming:
     @property
     def role_of(self) -> dict[str, str]:
         """Returns {name of an array in the cache: role of the imported array}, for example {"proposals/boxes":
-        "boxes"}. A role says what an array holds. It is a key of `VideoFeatures.arrays`.
+        "boxes"}. A role says what an array holds, and is a key of `VideoFeatures.arrays`.
         """
         return {
             f"features/{self.name}/{self.tap}": "maps",

@@ -111,8 +111,8 @@ def chosen_arrays(source: Cache, names: Sequence[str]) -> list[ArraySpec]:
 
 
 def manifest_of(source: Cache, specs: Iterable[ArraySpec]) -> dict[str, Any]:
-    """Returns the content of manifest.json for an export of the arrays `specs`. It says how the features were made. Its
-    entry `complete` is False. The export sets it to True at its end.
+    """Returns the content of manifest.json for an export of the arrays `specs`. manifest.json says how the features
+    were made. Its entry `complete` is False, and the export sets this entry to True at its end.
     """
     stages = {key: source.stage(key).document() for key in sorted({spec.stage for spec in specs})}
     arrays = {spec.name: spec.document() for spec in specs}

@@ -67,8 +67,8 @@ def export_tad(
     """Writes <out>/features/<prefix><id>.npy, float32 [N, C], for each video of a cache of windows: C channels of N
     windows, in the order of time. Also writes annotations.json, category_idx.txt and missing_files.txt.
 
-    - `names`: the arrays to write. Their vectors are joined. It may be empty if the cache has only one array of
-      vectors.
+    - `names`: the arrays to write. The vectors of these arrays are joined. `names` may be empty if the cache has only
+      one array of vectors.
     - `beside`: a second cache of windows, such as of optical flow. The vectors of its arrays `beside_names` are joined
       to those of the same video. A last window that only one of the two caches has is left out.
     - `prefix`: the beginning of each file name. `names_of` makes the rest, `<id>`, from the video id.

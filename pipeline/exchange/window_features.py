@@ -26,7 +26,7 @@ class NoFeaturesError(Exception):
 class WindowFeatures:
     """Reads one vector for each window of a video from the cache `source`.
 
-    - `specs`: the arrays to read. Their vectors are joined in this order.
+    - `specs`: the arrays to read. The vectors of the arrays are joined in this order.
     - `damaged`: a list that receives a sentence for each damaged shard of the cache.
     """
 

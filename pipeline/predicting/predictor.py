@@ -55,14 +55,14 @@ class Predictor:
     again.
 
     - `folder`: the folder of the run.
-    - `recipe`: says how features are made. By default this is read from the run.
+    - `recipe`: says how features are made. By default the recipe is read from the run.
     - `overrides`: changes of the config, for example "run.device=cpu". Keys of the section `run` are allowed, and
       `graphs.files` and `proposals.files` if the run reads graphs or boxes from files.
     - `allow_code`: whether the source code of a user's own head, which lies in `folder`, may run.
 
     The constructor raises RunError if `folder` is not a complete run, or if the head is a user's own and `allow_code`
-    is False. It also raises RunError if the run does not record how its features are made, or if kinegraph cannot make
-    them. It raises ConfigError for an override that is not allowed.
+    is False. The constructor also raises RunError if the run does not record how its features are made, or if kinegraph
+    cannot make these features. An override that is not allowed raises ConfigError.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Predictor:
         - `videos`: files, URLs, and folders of videos. A path that occurs several times is scored once.
         - `window_seconds`: cuts each video into windows of this length, and each window has clips of its own. The last
           window ends with the video and has 0.5 to 1.5 times this length. A run with `clips.sampling: windows` has
-          windows of its own. It ignores `window_seconds` and logs a warning.
+          windows of its own. Such a run ignores `window_seconds` and logs a warning.
         - `keep_boxes`: whether the spans of a prediction have the boxes that the head read.
         - `keep_edges`: whether the spans also have the weights of the head's graph between these boxes.
         - `on_progress`: a function that is called with (name of the step, number done, number of all or 0 if unknown).

@@ -51,8 +51,8 @@ def windows(video: str, seconds: float | None, staging: Staging) -> Iterator[Int
     URL to this machine.
 
     Each window is `seconds` long, except the last window, which ends with the video and has 0.5 to 1.5 times this
-    length. ("", "") stands for the whole video. It is yielded alone if `seconds` is None, if the video is shorter than
-    1.5 times `seconds`, or if the video cannot be read.
+    length. ("", "") stands for the whole video. Only ("", "") is yielded if `seconds` is None, if the video is shorter
+    than 1.5 times `seconds`, or if the video cannot be read.
     """
     try:
         duration = staging.probe(video).duration if seconds is not None else 0.0

@@ -44,7 +44,9 @@ class BoxSummary:
 
 
 def box_summary(samples: ArraySamples) -> BoxSummary | None:
-    """Returns the BoxSummary of a cache, or None if no row has boxes."""
+    """Returns a BoxSummary of the boxes of a cache: their numbers, sizes, places and overlaps. Returns None if no row
+    has boxes.
+    """
     if BOXES not in samples.specs:
         return None
     rows = samples.rows(BOXES, SCORES, COUNT)

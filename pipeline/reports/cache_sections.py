@@ -243,8 +243,8 @@ def clips(contents: Contents) -> Section | Absent:
 
 
 def rows_to_show(look: Look) -> list[int]:
-    """Returns the row numbers of the clips whose frames the report shows. These are up to two clips of each of up to 8
-    classes, and one clip that was decoded with a warning, if there is one.
+    """Returns the row numbers of the clips whose frames the report shows: up to two clips of each of up to 8 classes,
+    and one clip that was decoded with a warning, if there is one.
     """
     numbers = look.numbers
     usable = np.flatnonzero(numbers.usable)

@@ -185,9 +185,9 @@ def box_path(boxes: Sequence[np.ndarray], first: int) -> list[Point]:
     """Follows a box through the frames of a clip. Returns the centre (x, y) of the box in each frame, until the path
     ends.
 
-    The path begins at the box number `first` of the first frame. Its next box is the box of the next frame with the
-    largest overlap. The path ends if no box of the next frame overlaps. `boxes` has an array [number of boxes, 4] for
-    each frame.
+    The path begins at the box number `first` of the first frame. In each next frame, the path goes on to the box that
+    has the largest overlap with the box before. The path ends if no box of the next frame overlaps. `boxes` has an
+    array [number of boxes, 4] for each frame.
     """
     if not len(boxes) or len(boxes[0]) <= first:
         return []

@@ -24,7 +24,7 @@ WITHOUT = "t-SNE needs scikit-learn (pip install scikit-learn), so this is PCA."
 
 
 def chosen_clips(numbers: CacheNumbers, rows: np.ndarray, most: int = MOST_CLIPS) -> np.ndarray:
-    """Returns at most `most` of the row numbers `rows`, in ascending order. They are drawn at random from the clips
+    """Returns at most `most` of the row numbers `rows`, in ascending order. The rows are drawn at random from the clips
     whose first label is one of the 20 most frequent labels. The seed is fixed, so equal arguments give equal rows.
     """
     labels = numbers.first_label[rows]
@@ -33,8 +33,8 @@ def chosen_clips(numbers: CacheNumbers, rows: np.ndarray, most: int = MOST_CLIPS
 
 
 def evenly(rows: np.ndarray, most: int) -> np.ndarray:
-    """Returns at most `most` of the row numbers `rows`, in ascending order. They are drawn at random with a fixed seed,
-    so equal arguments give equal rows.
+    """Returns at most `most` of the row numbers `rows`, in ascending order. The rows are drawn at random with a fixed
+    seed, so equal arguments give equal rows.
     """
     drawn = np.random.default_rng(SEED).choice(rows, min(most, len(rows)), replace=False)
     return np.sort(drawn)

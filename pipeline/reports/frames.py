@@ -29,7 +29,7 @@ class FramesMissingError(Exception):
 class ClipPictures:
     """F decoded frames of one clip, each of H rows and W columns of pixels.
 
-    - `row`: the row of the clip.
+    - `row`: the row number of the clip.
     - `pixels`: uint8 RGB [F, H, W, 3]. The short side has at most SHORT_PX px.
     - `times`: [F], the times of the frames in seconds.
     - `steps`: [F], the time step of each frame, from 0. If every second frame of the clip is a time step, time step 3
@@ -48,7 +48,7 @@ class FrameFinder:
     """Decodes frames of the clips of a cache.
 
     - `videos`: a folder in which the videos are looked for first, or None.
-    - `seconds`: a limit for the time of all calls together.
+    - `seconds`: the largest number of seconds that all calls of `clip` together may decode.
 
     Raises UsageError if `videos` is no folder.
     """

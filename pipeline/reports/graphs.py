@@ -100,8 +100,8 @@ def fitting_head(cache: Cache, folder: Path, *, allow_code: bool = False) -> "He
 
 
 def batch_of(samples: ArraySamples, arrays: Sequence[str], rows: Sequence[int]) -> "Batch":
-    """Returns the values of `arrays` in the rows `rows` as one Batch. Raises NothingToShowError if a row has no
-    values.
+    """Returns the values of `arrays` in the rows `rows` as one Batch, a dict of array name -> tensor [rows, ...].
+    Raises NothingToShowError if a row has no values.
     """
     clips = samples.reader(arrays)
     if len(lacking := np.setdiff1d(rows, clips.rows)):

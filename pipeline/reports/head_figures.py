@@ -37,7 +37,8 @@ class HeadFigures:
     - `head`: the trained head.
 
     An argument `rows` has the row numbers of clips. A method raises NothingToShowError if the head or the cache has
-    nothing for the figure, or if a row has no values. It raises FramesMissingError if a clip has no frames to show.
+    nothing for the figure, or if a row has no values. A method raises FramesMissingError if a clip has no frames to
+    show.
     """
 
     def __init__(self, samples: ArraySamples, finder: FrameFinder, name: str, head: "Head") -> None:

@@ -94,8 +94,9 @@ def _boxes_of(samples: ArraySamples, row: int, frame: int) -> np.ndarray:
 
 
 def frames_of(spec: ArraySpec, num_steps: int) -> np.ndarray:
-    """Returns the frame number, from 0, of each of `num_steps` time steps of a head: int64 [num_steps]. The head reads
-    the array `spec`. If the array has more time steps, the head's time steps are spread evenly over them.
+    """Returns int64 [num_steps]. Element t is the number, from 0, of the frame of the clip that belongs to time step t
+    of a head. The head reads the array `spec`. If the array has more time steps, the head's time steps are spread
+    evenly over them.
     """
     frames = np.array(spec.frame_index or np.arange(spec.shape[0]) * (spec.frame_step or 1))
     chosen: np.ndarray = frames[np.arange(num_steps) * len(frames) // num_steps]

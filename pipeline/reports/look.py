@@ -340,8 +340,9 @@ class Look:
             raise ValueError(f"There is no row {row}: {self.cache.root} has {self.numbers.num_rows:,}, counted from 0.")
 
     def vectors(self, array: str) -> VectorSummary:
-        """Returns a summary of the vectors in the array `array`. Raises NothingToShowError if the cache has no vectors
-        with this name. `array` is a name such as `features/i3d/res5_pooled`.
+        """Returns a VectorSummary of the vectors in the array `array`, with their norms, means and deviations. Raises
+        NothingToShowError if the cache has no vectors with this name. `array` is a name such as
+        `features/i3d/res5_pooled`.
         """
         if array not in self.samples.vector_arrays():
             names = ", ".join(self.samples.vector_arrays()) or "none yet"
@@ -353,7 +354,9 @@ class Look:
 
     @cached_property
     def boxes(self) -> BoxSummary:
-        """Returns a summary of the boxes of the cache. Raises NothingToShowError if no row has boxes."""
+        """Returns a BoxSummary of the boxes of the cache, with their numbers, sizes, places and overlaps. Raises
+        NothingToShowError if no row has boxes.
+        """
         summary = box_summary(self.samples)
         if summary is None:
             raise NothingToShowError("The cache has no boxes. A config with the section `proposals` extracts them.")

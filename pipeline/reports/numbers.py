@@ -60,7 +60,7 @@ class StageNumbers:
 
     @property
     def usable(self) -> np.ndarray:
-        """Returns a mask, bool [rows]. It is True for each row for which the stage has values."""
+        """Returns a mask, bool [rows]. Entry i is True if the stage has values for row i."""
         return np.isin(self.state, (STATUS_OK, STATUS_WARNED))
 
 
@@ -160,7 +160,7 @@ class CacheNumbers:
 
     @property
     def usable(self) -> np.ndarray:
-        """Returns a mask, bool [rows]. It is True for each row for which every stage has values."""
+        """Returns a mask, bool [rows]. Entry i is True if every stage has values for row i."""
         masks = [stage.usable for stage in self.stages.values()]
         return np.logical_and.reduce(masks) if masks else np.zeros(self.num_rows, bool)
 

@@ -16,8 +16,8 @@ def require_own(out: Path, figures: Path | None, failures: Path | None) -> None:
     """Checks the paths that a report will write: the page `out`, the folder `figures` and the csv `failures`.
 
     Raises UsageError if a path lies in a cache. Only a page that ends with .html and a csv that ends with .csv may lie
-    in a cache. Raises it also if `out` or `failures` is an existing file that is not empty, and that no earlier report
-    wrote.
+    in a cache. Raises UsageError, too, if `out` or `failures` is an existing file that is not empty, and that no
+    earlier report wrote.
     """
     _require_own("--out", out, ".html", _is_page)
     if failures is not None:

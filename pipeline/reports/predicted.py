@@ -33,7 +33,7 @@ class Reliability:
     - `confidence`: the mean confidence in each bin, from 0 to 1.
     - `accuracy`: the share of right predictions in each bin.
     - `counts`: the number of predictions in each bin.
-    - `error`: the expected calibration error. It is the mean of |accuracy - confidence| over all predictions.
+    - `error`: the expected calibration error, which is the mean of |accuracy - confidence| over all predictions.
     """
 
     confidence: np.ndarray
@@ -84,8 +84,8 @@ class Predicted:
         """Returns the score of each class, float64 [classes]. A class without videos has NaN.
 
         The score is the share of the videos of the class whose prediction is right. If videos may have several labels,
-        the score is the average precision. It sorts all videos by the probability of the class, and is the mean of the
-        precisions at the ranks of the videos of the class.
+        the score is the average precision. For it, all videos are sorted by the probability of the class. The average
+        precision is the mean of the precisions at the ranks of the videos of the class.
         """
         counts = self.truth.sum(0)
         if not self.is_multi_label:
@@ -155,8 +155,8 @@ class Predicted:
 
     def reliability(self) -> Reliability:
         """Compares the probability of the predicted class of each video with how often the prediction is right. Returns
-        a Reliability. If videos may have several labels, every class of every video counts as a prediction. It is right
-        if the class is a label of the video.
+        a Reliability. If videos may have several labels, every class of every video counts as a prediction. Such a
+        prediction is right if the class is a label of the video.
         """
         if self.is_multi_label:
             confidence, is_true = self.probabilities.ravel(), self.truth.ravel()

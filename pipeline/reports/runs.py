@@ -37,7 +37,8 @@ class Runs:
 
     - `runs`: (folder, results) of each run.
     - `num_classes`: the number of classes, for the score by chance, or None.
-    - `unfinished`: the folders of runs that were begun and are not finished. They are named, and not drawn.
+    - `unfinished`: the folders of runs that were begun and are not finished. The report names these folders, and no
+      figure draws their runs.
     """
 
     def __init__(

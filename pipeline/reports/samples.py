@@ -72,7 +72,7 @@ class VectorSummary:
 
 class ArraySamples:
     """Reads samples of the arrays of one cache. A sample is drawn at random from the rows with values, with a fixed
-    seed. So it is the same in each call.
+    seed. So each call draws the same sample.
     """
 
     def __init__(self, numbers: CacheNumbers) -> None:
@@ -103,8 +103,8 @@ class ArraySamples:
         return usable
 
     def read(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Returns the values of the array `name` in the rows `rows`: [rows, ...]. They keep the type in which they are
-        stored.
+        """Returns the values of the array `name` in the rows `rows`: [rows, ...]. The values keep the type in which
+        they are stored.
         """
         return self.reader(self.specs).read_rows(name, rows)
 
@@ -118,7 +118,9 @@ class ArraySamples:
         return self._clips[names]
 
     def summary(self, name: str) -> VectorSummary | None:
-        """Returns the VectorSummary of the array `name`, or None if no row has values."""
+        """Returns a VectorSummary of the array `name`, with the norms, means and deviations of its vectors. Returns
+        None if no row has values.
+        """
         if name not in self._summaries:
             rows = self.rows(name)
             self._summaries[name] = self._summed_up(name, rows) if len(rows) else None
@@ -153,8 +155,9 @@ class ArraySamples:
         return np.concatenate(means[1:] or means)
 
     def box_steps(self, name: str) -> np.ndarray:
-        """Finds the boxes that belong to the time steps of the array `name`. Returns, for each time step, the number of
-        the time step of `proposals/boxes` with the same frame, int64 [time steps].
+        """Finds the boxes that belong to each time step of the array `name`. Returns int64 [time steps]. Element t is
+        an index on the time axis of `proposals/boxes`: the boxes at this index belong to time step t of the array
+        `name`.
         """
         return frames_with_boxes(self.specs[name], self.specs[BOXES])
 

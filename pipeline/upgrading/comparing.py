@@ -102,7 +102,7 @@ class Comparer:
     Several threads may use one `Comparer`.
 
     cache: the cache.
-    options: its clip options.
+    options: the clip options of the cache.
     stages: the stages that are made from videos, each after the stages that it reads.
     wanted: which frames are decoded.
     rules: the version of the rules by which the cache was made.

@@ -93,7 +93,7 @@ class FrameReport:
 
     @property
     def ok(self) -> bool:
-        """Returns whether no problem is left. This is so if the cache was upgraded, or if no shard has the result
+        """Returns whether no problem is left. Returns True if the cache was upgraded, or if no shard has the result
         `differ` or `unread`.
         """
         return self.upgraded or not (self.shards["differ"] or self.shards["unread"])
@@ -137,8 +137,8 @@ def compare_frames(root: Path | str, on_progress: OnProgress = unheard) -> Frame
 
 
 def upgrade(root: Path | str, *, drop_unread: bool = False, on_progress: OnProgress = unheard) -> FrameReport:
-    """Upgrades a cache whose frames were chosen by earlier rules. A shard is kept if the latest rules choose the same
-    frames. All other shards are marked as not done, so that `extract` computes them again. Returns a FrameReport.
+    """Upgrades a cache whose frames were chosen by earlier rules. A shard stays done if the latest rules choose the
+    same frames. All other shards are marked as not done, so that `extract` computes them again. Returns a FrameReport.
 
     If the video of an extracted clip cannot be read, the cache is not changed. Only the results of the comparison are
     written, for the next upgrade. If `drop_unread` is true, such clips do not stop the upgrade, and their shards are

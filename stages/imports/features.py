@@ -92,8 +92,8 @@ class FeatureFiles(Protocol):
         ...
 
     def where(self, video: str) -> str:
-        """Returns where the features of `video` lie, as text for messages. It is a file, and in an HDF5 file also a
-        dataset: `all.h5:walk/1`.
+        """Returns where the features of `video` lie, as text for messages: the path of a file, and in an HDF5 file also
+        the name of a dataset (`all.h5:walk/1`).
         """
         ...
 
@@ -104,7 +104,7 @@ class FeatureFiles(Protocol):
         ...
 
     def read(self, video: str) -> VideoFeatures:
-        """Returns the VideoFeatures of `video`.
+        """Returns the VideoFeatures of `video`, which has the arrays of the video.
 
         Raises UnusableError if the features are damaged. Raises FeatureFileError if the file holds something other than
         features.

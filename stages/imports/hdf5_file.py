@@ -26,8 +26,9 @@ class Hdf5File:
     The id of a video is the path of its dataset. If all paths end with the same name, the id is the path without this
     name: `walk/1/features` -> `walk/1`.
 
-    If a video has several datasets, such as `walk/1/features` and `walk/1/logits`, `dataset` is the last name of the
-    one to read. If `dataset` is ".", every dataset is a video, and the id is its whole path. Links are not followed.
+    If a video has several datasets, such as `walk/1/features` and `walk/1/logits`, `dataset` is the last part of the
+    name of the dataset to read, such as `features`. If `dataset` is ".", every dataset is a video, and the id is its
+    whole path. Links are not followed.
     """
 
     kind = "hdf5"

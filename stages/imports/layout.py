@@ -27,8 +27,8 @@ class FeatureLayout:
 
 
 def common_layout(files: FeatureFiles, videos: Iterable[str], num_frames: int | None) -> FeatureLayout:
-    """Returns the FeatureLayout that the features of all `videos` share. `files` reads the features. Videos that cannot
-    be read are left out.
+    """Returns the FeatureLayout (number of frames, shapes and type) that the features of all `videos` share. `files`
+    reads the features. Videos that cannot be read are left out.
 
     If `num_frames` is None, all videos must have equally many frames. Otherwise the numbers of frames may differ,
     because the import takes `num_frames` frames of each video. Raises FeatureFileError if two videos do not fit
@@ -79,8 +79,8 @@ def _said(features: VideoFeatures) -> str:
 
 
 def chosen_frames(length: int, num_frames: int) -> Sequence[int]:
-    """Returns the numbers of the `num_frames` frames to take from a video of `length` frames. They are the middles of
-    equal parts: 2 of 10 frames -> 2 and 7.
+    """Returns the numbers of the `num_frames` frames to take from a video of `length` frames. These frames are the
+    middles of equal parts: 2 of 10 frames -> 2 and 7.
 
     If the video is shorter than `num_frames`, returns all frames, and repeats the last one.
     """

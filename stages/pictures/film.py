@@ -103,10 +103,10 @@ def writing_film(target: Path, size: tuple[int, int], rate: float) -> Iterator[F
     """Yields a Film for a `with` block. At the end of the block, the video becomes the file `target`, in place of an
     existing file. Call `end` of the Film last in the block.
 
-    - `target`: the path of the file. It ends with `film_ending()`.
+    - `target`: the path of the file, which ends with `film_ending()`.
     - `size`: (width, height) in px, both even.
     - `rate`: the nominal frame rate of the file, in frames per second. The times given to `Film.add` may differ from
-      it.
+      this rate.
 
     If the block raises an error, no file is written. Raises UsageError if PyAV has no encoder. Raises CacheNotWritable
     if there is no room or no permission to write.

@@ -16,8 +16,8 @@ WHOLE = ("epoch", "time step", "rank")  # axes of whole numbers
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line of a figure, for example a learning curve. It is drawn as the mean of several seeds, with a band from
-    the smallest to the largest value of the seeds.
+    """One line of a figure, for example a learning curve. The line is drawn as the mean of several seeds, with a band
+    from the smallest to the largest value of the seeds.
 
     - `name`: the text at the end of the line.
     - `x`: [n], the x of n points.

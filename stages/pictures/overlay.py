@@ -62,10 +62,11 @@ class OverlayLayout:
 
     @classmethod
     def fitted(cls, width: int, height: int, max_height: int, num_bars: int) -> "OverlayLayout":
-        """Returns the OverlayLayout for a video of `width` x `height` px and a band with `num_bars` bars.
+        """Returns the OverlayLayout, the sizes of all frames of the overlay, for a video of `width` x `height` px and a
+        band with `num_bars` bars.
 
-        Picture and band together are at most `max_height` px high. The picture is made smaller for this, but never
-        larger than the video. Odd sides lose one pixel.
+        Picture and band together are at most `max_height` px high. The picture is made smaller than the video if
+        necessary, and never larger. Odd sides lose one pixel.
         """
         font_px = min(MOST_FONT_PX, max(LEAST_FONT_PX, min(height, max_height) // FRAMES_PER_FONT))
         band = _even((num_bars + 1) * (font_px + LINE_SPACE_PX) + 2 * MARGIN_PX)
@@ -91,7 +92,7 @@ class OverlayLayout:
         - `band`: the text below the picture.
         - `dashed`: if true, boxes and edges are thin, and boxes are dashed.
         - `edges`: lines between the middles of two boxes. A stronger edge is wider and less transparent.
-        - `classes`: a text for each box, which is written into the box. It may be empty.
+        - `classes`: a text for each box, which is written into the box. Empty for boxes without texts.
         """
         image = Image.fromarray(pixels)
         if image.size != self.picture:

@@ -81,7 +81,7 @@ class DrawnEdge:
 class StripFrame:
     """One frame of a strip, with everything that is drawn over it. Boxes and points are in px of the video's frame.
 
-    - `image`: the address of the picture. It is a URL, or a data URI of `data_uri`.
+    - `image`: the address of the picture: a URL, or the result of `data_uri`.
     - `width`, `height`: the size of the video's frame in px.
     - `boxes`: [number of boxes, 4], each (x1, y1, x2, y2).
     - `caption`: a text below the frame.
@@ -92,7 +92,7 @@ class StripFrame:
     - `path`: the points (x, y) of a line over the frame.
     - `heat`: a heat map under the boxes, or None.
     - `edges`: graph edges over the boxes.
-    - `labels`: (point, text) of texts over the frame. A frame with labels is darkened, so that they can be read.
+    - `labels`: (point, text) of texts over the frame. A frame with labels is darkened, so that the texts can be read.
     """
 
     image: str
