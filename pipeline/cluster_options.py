@@ -19,9 +19,8 @@ LISTS = ("job_script_prologue", "worker_extra_args", "job_extra_directives", "jo
 
 
 class JobQueueOptions(StageOptions):
-    """Options of Dask workers that run as jobs of a batch system. The package dask-jobqueue submits the jobs. It
-    submits more or fewer jobs, depending on the work that is left. At most `jobs` jobs exist at a time. Each job runs
-    one worker.
+    """Options of Dask workers that run as jobs of a batch system. The package dask-jobqueue submits the jobs. The
+    number of jobs depends on the work that is left, and is at most `jobs` at a time. Each job runs one worker.
     """
 
     kind: Literal["slurm", "pbs", "lsf", "sge"] = Field(description="the batch system")

@@ -29,7 +29,7 @@ MOST_CLIPS = 32  # of a batch with `batch_size: auto`
 
 
 class StoreOptions(StageOptions):
-    """Options that say how the arrays of a cache are stored on disk. They are fixed when the cache is created."""
+    """Options that say how the arrays of a cache are stored on disk, fixed when the cache is created."""
 
     kind: Literal["zarr", "hdf5"] = Field(
         "zarr",
@@ -130,8 +130,8 @@ class RunOptions(StageOptions):
 
     @property
     def decoders(self) -> int:
-        """Returns the number of decoder threads of one worker, as the config sets it. They decode ahead of the
-        networks. Returns 0 with the executor `inline`, whose thread decodes and computes in turn.
+        """Returns the number of threads with which one worker decodes ahead of the networks, as the config sets it.
+        Returns 0 with the executor `inline`, whose thread decodes and computes in turn.
         """
         if self.executor == "inline":
             return 0
@@ -177,8 +177,8 @@ class TrainSection(TrainOptions):
         return TrainOptions(**self.model_dump(exclude={"variants"}))
 
     def variant(self, name: str) -> TrainOptions:
-        """Returns the training options of the variant `name`, which must be a key of `variants`. They are the options
-        of this section, but each key of the variant replaces the same key of the section.
+        """Returns the training options of the variant `name`, which must be a key of `variants`. The options of this
+        section apply, but each key of the variant replaces the same key of the section.
 
         If the variant names another head than this section, `options` of the section is dropped.
         """
@@ -240,7 +240,7 @@ class Config(Recipe, _Place):
 def load_config(path: Path | str, overrides: Sequence[str] = ()) -> Config:
     """Reads a YAML config file, checks its values, and returns the config.
 
-    Each item of `overrides` replaces one value of the file. It has the form "section.key=value", for example
+    Each item of `overrides` replaces one value of the file. An item has the form "section.key=value", for example
     "run.workers=4", and the value is YAML. Raises ConfigError if the config cannot be used. The message names the file,
     the key path, the given value and the allowed values.
     """

@@ -143,8 +143,8 @@ def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwri
     """Generates videos, extracts features, trains each head in `train.variants` with `seeds` seeds, and scores each run
     on the test videos. Returns the table of scores as a DemoResult.
 
-    If an earlier call was stopped, its finished runs are kept, unless `overwrite` is True. If an earlier call finished,
-    all runs are trained again. `note` is called with a line of text at each step.
+    If an earlier call was stopped, the runs that it finished are not trained again, unless `overwrite` is True. If the
+    earlier call was not stopped, all runs are trained again. `note` is called with a line of text at each step.
 
     Raises UnusableClips before the extraction if test videos lack labels. Raises RunExists if a finished run that is
     kept had other options or clips than `config`. Raises RunsDiverged if all runs diverged.
@@ -183,8 +183,8 @@ def run_finetune_demo(config: Config, seeds: int, note: Callable[[str], None]) -
     """Trains the head TUNED for TUNED_EPOCHS epochs with `seeds` seeds. Then compares fine-tuning of these runs with
     more training of the head alone. Returns a FinetuneDemoResult.
 
-    Videos, cache and runs that exist are kept. `note` is called with a line of text at each step. Raises ConfigError if
-    the config has no variant TUNED.
+    The videos, the cache and the runs of an earlier call are used again. `note` is called with a line of text at each
+    step. Raises ConfigError if the config has no variant TUNED.
     """
     from kinegraph.pipeline.training.joint_comparison import compare  # torchvision, which takes as long as torch
 

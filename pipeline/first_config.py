@@ -123,7 +123,7 @@ def first_config(folder: str, path: Path | None = None, annotations: str | None 
 
 
 def write_first_config(config: FirstConfig) -> None:
-    """Writes the text of `config` to its path. Raises ConfigError if a file exists there."""
+    """Writes the text of `config` to its path. Raises ConfigError if a file exists at this path."""
     try:
         with config.path.open("x", encoding="utf-8") as file:
             file.write(config.text)

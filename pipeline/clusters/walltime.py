@@ -31,7 +31,7 @@ class Allotment:
 
     @property
     def stops_at(self) -> float:
-        """Returns the time at which the run stops by itself, in seconds since 1970. It is 60 s before `ends_at`.
+        """Returns the time at which the run stops by itself, in seconds since 1970: 60 s before `ends_at`.
 
         If the whole time is shorter than 600 s, the run stops a tenth of the whole time before `ends_at`.
         """
@@ -65,8 +65,8 @@ def require_time_to_wait(allotted: Allotment | None) -> None:
 def allotment(walltime_seconds: float | None, began_at: float | None = None) -> Allotment | None:
     """Returns the time limit of a run as an Allotment, or None if the time is not limited.
 
-    The run begins at `began_at`, in seconds since 1970, by default now. It ends after `walltime_seconds`, or at the end
-    of the SLURM job around this process, whichever comes first.
+    The run begins at `began_at`, in seconds since 1970, by default now. The run ends after `walltime_seconds`, or at
+    the end of the SLURM job around this process, whichever comes first.
     """
     began_at = time.time() if began_at is None else began_at
     ends = [] if walltime_seconds is None else [began_at + walltime_seconds]

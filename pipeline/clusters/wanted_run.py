@@ -32,7 +32,8 @@ class RunPlace:
 
     - `name`, `seed`: the name of the head or variant, and the seed.
     - `number`, `num_runs`: the run is number `number` of `num_runs` runs, counted from 1.
-    - `runs_after`: the number of later runs divided by the number of worker processes, to estimate the time left.
+    - `runs_after`: the number of untrained runs after this run, divided by the number of worker processes, to estimate
+      the time left.
     - `num_epochs`: the number of epochs of the run, 0 until its clips are known.
     """
 
@@ -52,7 +53,8 @@ class RunPlace:
 
 
 def places(runs: Sequence[WantedRun], trained: Container[WantedRun] = (), workers: int = 1) -> list[RunPlace]:
-    """Returns a RunPlace for each of `runs`, in the same order.
+    """Returns one RunPlace for each of `runs`, in the same order. A RunPlace says which of the runs it is
+    ("run 2 of 21") and how many runs follow, for messages about progress.
 
     The runs in `trained` are finished and take no more time. `workers` processes share the other runs. `runs_after` of
     a RunPlace is the number of later runs per process: with 4 later runs and 2 workers, it is 2.

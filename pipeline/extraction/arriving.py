@@ -45,7 +45,7 @@ class Arriving:
         called with its values. On a CPU, `take` is called at once.
 
         `array` is the name of the array that `take` fills, or "" if `take` fills no array. `take` must copy what it
-        needs, because the memory of the values is used again after `take` returns.
+        needs, because later results overwrite the values after `take` returns.
         """
         result = _Result(array=array, pending=pending, take=take)
         if pending.is_here:

@@ -15,7 +15,8 @@ from kinegraph.stages.decode.wanted import Wanted
 
 @dataclass(frozen=True, kw_only=True)
 class Demand:
-    """The stages that are computed for a cache, and what they need of a clip.
+    """Decides which stages run for a work unit (one shard with its stage keys), and which frames and pixels of each
+    clip these stages need.
 
     - `cache`: the cache to which the stages are written.
     - `declared`: the stages to write, and all stages that they read.
@@ -28,8 +29,8 @@ class Demand:
         """Returns the keys of all stages that run for the work unit `unit` (one shard with its stage keys), in the
         order in which they run.
 
-        These are the stages in `unit.keys`, and stages that run only because another stage reads their output. Only
-        the outputs of the stages in `unit.keys` are written.
+        The result has the stages in `unit.keys`, and stages that run only because another stage reads their output.
+        Only the outputs of the stages in `unit.keys` are written.
         """
         return self.declared.running(unit.keys, partial(self.cache.ledger.has, shard=unit.shard))
 

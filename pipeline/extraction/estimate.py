@@ -37,7 +37,7 @@ class Estimate:
     hours: float | None
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the estimate as a dict for `--json`. Its key `inodes` has the value of `files`."""
+        """Returns the estimate as a dict for `--json`. The key `inodes` of the dict has the value of `files`."""
         return asdict(self) | {"inodes": self.files}
 
     def check_fits(self, where: str) -> None:

@@ -18,8 +18,8 @@ class Preparing:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """Reports what a worker has measured before its first batch, and its choice. `result` is a sentence for the
-    user.
+    """Reports that a worker has measured its networks before its first batch, to choose a batch size or the networks to
+    compile. `result` is a sentence for the user: what was measured, and what was chosen.
     """
 
     result: str
@@ -29,8 +29,8 @@ class Measured:
 class ClipsDone:
     """Reports that the networks have computed `clips` more clips, from `videos` videos.
 
-    `waiting` names the work that took most of the time of this shard so far. It is a stage key, or a wait such as
-    "waiting for decode".
+    `waiting` names the work that took most of the time of this shard so far: a stage key, or a wait such as "waiting
+    for decode".
     """
 
     clips: int
@@ -77,8 +77,9 @@ class UnitSuspected:
 class WorkerLost:
     """Reports that a worker process died while it computed the shards with the numbers `shards`.
 
-    `exit_code` is the exit code of the process, or None if it is unknown. `set_aside` has the numbers of those
-    shards that have killed several workers. These shards are computed again at the end, all others immediately.
+    `exit_code` is the exit code of the process, or None if it is unknown. `set_aside` has the numbers of those shards
+    that have killed several workers. The shards in `set_aside` are computed again at the end, all other shards
+    immediately.
     """
 
     shards: tuple[int, ...]

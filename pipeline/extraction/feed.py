@@ -304,7 +304,8 @@ def decode_at_hand(
     open_videos: OpenVideos,
     clock: Clock | None = None,
 ) -> ClipResults:
-    """Decodes the clips `rows` of one video. Returns a DecodedClip or a DecodeError for each row.
+    """Decodes the clips `rows` of one video. Returns for each row a DecodedClip (the frame times and pixels) or a
+    DecodeError.
 
     - `at_hand`: the file of the video on this machine, or a local copy of a video at a URL. Error messages name the
       URL.

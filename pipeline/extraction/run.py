@@ -30,7 +30,7 @@ log = logging.getLogger("kinegraph")
 class Outcome:
     """The result of an extraction.
 
-    - `plan`: the plan of this run, with the shards and stages that the cache lacked before.
+    - `plan`: the plan of this run, with the shards and stages that the cache lacked before this run.
     - `failures`: one Failure for each failed clip of the requested shards and stages.
     - `num_clips`: the number of clips of the requested shards.
     - `clips_run`: the number of clips that this run computed.
@@ -62,7 +62,7 @@ def extract(
     - `stages`: stage keys, such as "features/i3d", or kinds of stages, such as "features". Default: all stages.
     - `part`: (i, n) computes only every n-th shard, from shard i on, counted from 0.
     - `limit`: computes only the shards that contain the first `limit` rows.
-    - `retry_failed`: whether clips that failed before are tried again.
+    - `retry_failed`: whether clips that failed in earlier runs are tried again.
     - `on_profile`: a function that is called at the end with the Profile of the finished shards, or with None if no
       shard was finished. It is also called if a signal or an error ends the run.
 

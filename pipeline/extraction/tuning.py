@@ -52,9 +52,10 @@ class Choice:
 def choose(config: Config, cache: Cache, runners: Mapping[str, Runner], device: torch.device, report: Report) -> Choice:
     """Returns the batch size and the stages to compile, as a Choice.
 
-    They are the options `run.batch_size` and `run.compile` of `config`. For an option that is `auto`, `cache` stores a
-    choice for each kind of device and number of threads. If it stores none, the function measures the networks, and
-    reports and stores the result.
+    If `run.batch_size` or `run.compile` of `config` is not `auto`, the value of this option is returned. For an option
+    that is `auto`, the function returns the choice that `cache` stores for this kind of device and number of threads.
+    If `cache` stores no such choice, the function measures the networks, reports the result, and stores the choice in
+    `cache`.
 
     If `run.compile` is `auto`, the function also turns torch.compile on or off for each network. A network is compiled
     at its first batch.

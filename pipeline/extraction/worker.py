@@ -83,7 +83,7 @@ class Worker:
     - `report`: a function that is called with each event.
     - `schedule`: decides whether another unit can end in time. Default: the time limit of the config or of the SLURM
       job around this process, whichever ends first.
-    - `loaded`: networks that another worker has loaded. They are used in place of the networks of `keys`.
+    - `loaded`: networks that another worker has loaded. This worker uses these networks and loads none.
     - `begun`: the time at which the start-up of this worker began, by time.monotonic. Default: now.
     - `loads_in_run`: whether the method `run` loads the networks, and not the constructor. While `run` loads the
       networks, it decodes the first videos if it can, and writes only leases to the cache.
@@ -155,11 +155,13 @@ class Worker:
 
     @property
     def decoders(self) -> int:
-        """Returns the number of threads of this worker that decode videos, if it decodes ahead of the networks.
+        """Returns the number of threads with which this worker should decode ahead of the networks, for the argument
+        `decode_threads` of `run`. The executor `inline` does not use this number, because its thread decodes and
+        computes in turn.
 
-        The option `run.decode_threads` sets the number. Its default is the number of threads that compute. On a GPU
-        with `threads: auto` the default is at least this worker's share of the CPU cores, because the networks do not
-        use them.
+        The option `run.decode_threads` sets the number. The default is the number of threads that compute. On a GPU
+        with `threads: auto`, the default is at least the number of CPU cores divided by the number of GPUs, because the
+        networks do not use the cores.
         """
         run = self.config.run
         if run.decode_threads is not None or run.threads != "auto" or self.threads >= usable_cores():
@@ -183,7 +185,7 @@ class Worker:
         If another run works on a unit, tries the unit again after the other units, until one of the two runs has
         finished the unit. If a signal stops the call, all finished shards stay in the cache.
 
-        Raises OutOfTimeError if no further unit can end in time. All units that have begun are finished before. Raises
+        Raises OutOfTimeError if no further unit can end in time, after all units that have begun are finished. Raises
         WalltimeError if the time limit is too short for one unit.
         """
         suspects: list[Suspect] = []

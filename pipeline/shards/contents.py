@@ -73,7 +73,7 @@ class ShardContents:
         return rows is None or np.array_equal(rows[~self.ok], spec.empty(int((~self.ok).sum())), equal_nan=True)
 
     def zeros(self) -> Iterator[str]:
-        """Yields the names of float arrays in which a row is all zero although its clip did not fail. Such a row is
+        """Yields the names of float arrays in which a row is all zero although its clip did not fail. A row of zeros is
         possible but rarely right. Arrays in which the stage often writes zeros are not yielded.
         """
         may_be_zero = self.kind.may_be_zero(self.stage) if self.kind is not None else ()

@@ -124,7 +124,8 @@ def _now(storage: Storage) -> float | None:
 def lease_of(storage: Storage, shard: int, seconds: float = 0.0) -> Lease | None:
     """Returns the newest lease of shard number `shard`, or None if the shard has no lease.
 
-    If the stored lease is damaged, returns a Lease without a holder. It becomes stale after `seconds`.
+    If the stored lease is damaged, its holder is unknown. The function then returns a Lease with only `shard`,
+    `attempt` and `seconds` set. `seconds` is the time for which a lease must stay unchanged to be stale.
     """
     attempts = [attempt for other, attempt in listed(storage) if other == shard]
     return read_lease(storage, Lease(shard=shard, attempt=max(attempts), seconds=seconds)) if attempts else None
@@ -139,7 +140,7 @@ def newest_attempts(storage: Storage) -> dict[int, int]:
 
 
 def listed(storage: Storage) -> Iterator[tuple[int, int]]:
-    """Yields (shard number, attempt) of each stored lease. A shard may have several."""
+    """Yields (shard number, attempt) of each stored lease. A shard may have several leases."""
     for name in storage.names(LEASES):
         if match := NAME.fullmatch(name):
             yield int(match[1]), int(match[2] or 1)

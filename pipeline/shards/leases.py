@@ -30,8 +30,8 @@ log = logging.getLogger("kinegraph")
 
 
 class NoLeases:
-    """Replaces `Leases` if the storage cannot hold leases, because it lets two writers create the same object. Every
-    shard can be taken, so two runs may compute the same shard.
+    """Replaces `Leases` if the storage cannot hold leases, because the storage lets two writers create the same object.
+    Every shard can be taken, so two runs may compute the same shard.
     """
 
     def take(self, shard: int, keys: tuple[str, ...]) -> bool:
@@ -58,8 +58,8 @@ class Leases:
     to release all of them.
 
     A worker may take over a shard if another worker's lease of the shard is stale. A lease is stale if its worker was a
-    process of this machine and is dead. Every lease also contains a number of seconds, which is `seconds` in the leases
-    of this worker. A lease that has not changed for so long, by this machine's monotonic clock, is stale, too.
+    process of this machine and is dead. A lease is also stale if it has not changed for the number of seconds that the
+    lease states, by this machine's monotonic clock. The leases of this worker state `seconds`.
     """
 
     def __init__(self, storage: Storage, seconds: float) -> None:
@@ -124,8 +124,8 @@ class Leases:
         return self._held[shard].attempt
 
     def is_ours(self, shard: int) -> bool:
-        """Returns whether this worker still holds the lease of shard number `shard`. Another worker may have taken it
-        over.
+        """Returns whether this worker still holds the lease of shard number `shard`. Another worker may have taken
+        the lease over.
         """
         with self._lock:
             return self._still_held(shard) is not None
@@ -220,8 +220,8 @@ def leases_on(storage: Storage, seconds: float) -> Leases | NoLeases:
     """Returns a `Leases` for a new worker, which holds no lease yet. A lease that the worker takes becomes stale if it
     is not refreshed for `seconds`.
 
-    If the storage lets several workers create the same lease, returns a `NoLeases`. With it, a worker may take every
-    shard.
+    If the storage lets several workers create the same lease, returns a `NoLeases`. With a `NoLeases`, a worker may
+    take every shard.
     """
     return Leases(storage, seconds) if storage.creates_exclusively() else NoLeases()
 

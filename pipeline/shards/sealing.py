@@ -137,14 +137,14 @@ def seal(
     sources: video id -> identity of the video file that was read.
     provenance: the software and the device that computed the values.
     seconds: kind of work -> the seconds that it took, for the record.
-    writing: the clock of the calling thread, which writes. Its seconds are stored in the record, too.
+    writing: the clock of the calling thread, which writes. The seconds of the clock are stored in the record, too.
     """
     return write_and_seal(cache, describe(shard, output, sources, provenance, seconds), output.finished(), writing)
 
 
 def write_and_seal(cache: Cache, record: Record, rows: ShardRows, writing: Clock | None = None) -> Record | None:
-    """Writes the objects of one shard of one stage, and then its ledger record. Returns the written record. It is a
-    copy of `record` with the names and checksums of the objects, and with the seconds of the clock `writing`.
+    """Writes the objects of one shard of one stage, and then its ledger record. Returns the written record, a copy of
+    `record` with the names and checksums of the objects, and with the seconds of the clock `writing`.
 
     `rows` has a pair (ArraySpec, values) for each array of the stage. A crash leaves objects without a record, never a
     record without its objects. Returns None, and writes no record, if another worker finished the shard first.
@@ -194,8 +194,8 @@ def describe(
 
 
 def check_times(cache: Cache, shard: int, sealed: np.ndarray, clips: StageOutput) -> None:
-    """Raises CacheMismatch if the frame times of a clip in shard number `shard` differ from those that were stored
-    before, because the video was replaced.
+    """Raises CacheMismatch if the frame times of a clip in shard number `shard` differ from the times that an earlier
+    run stored, because the video was replaced.
 
     `sealed` [rows, T] has the stored times of T frames, in seconds from the first frame of the video. `clips` is the
     new output of the stage `clips`, whose only array has the present times. Rows with NaN are not compared.

@@ -28,7 +28,8 @@ class _Seen:
 
 
 class Watch:
-    """Watches the leases in `storage`, for one worker. A lease that cannot be read becomes stale after `seconds`.
+    """Watches the leases in `storage`, for one worker. A damaged lease becomes stale `seconds` after this object first
+    read it.
 
     Many workers may wait for the last shards of a cache, and ask for each of them again and again. To ask the storage
     less, all leases are listed at most once in LISTING_SECONDS, and a lease that cannot be stale yet is read as seldom

@@ -25,8 +25,8 @@ class AttributeScore:
     attribute "object" is "ball".
 
     - `attribute`, `value`: the names of the attribute and of its value.
-    - `num_classes`: the number of these classes that have a score.
-    - `score`: their mean score.
+    - `num_classes`: the number of classes with this value that have a score.
+    - `score`: the mean score of these classes.
     """
 
     attribute: str
@@ -70,9 +70,9 @@ def _of_cache(root: str) -> bytes:
 def read_attributes(table: Path | str, class_names: Sequence[str], cache: str = "") -> Attributes:
     """Reads a csv file with attributes of classes and returns a dict {class: {attribute: value}}.
 
-    `table` is the path of the file. Its columns are `class` and one or more attributes. If `table` is "cache",
-    class_attributes.csv of the cache at the path `cache` is read. Raises UsageError if the file lacks these columns,
-    names a class that is not in `class_names`, or names a class twice.
+    `table` is the path of the file. The file has the column `class` and a column for each attribute. If `table` is
+    "cache", class_attributes.csv of the cache at the path `cache` is read. Raises UsageError if the file lacks these
+    columns, names a class that is not in `class_names`, or names a class twice.
     """
     try:
         content = _of_cache(cache) if str(table) == OF_CACHE else read_regular(Path(table))

@@ -25,8 +25,7 @@ _alone = threading.Lock()
 
 
 class IgnoreInterrupts(WorkerPlugin):
-    """A plugin of Dask workers that makes them ignore Ctrl-C. It is for workers that are child processes of the
-    command.
+    """A plugin for Dask workers that are child processes of the command. The plugin makes the workers ignore Ctrl-C.
 
     A terminal sends the signal of Ctrl-C to the child processes too, but the command itself ends them.
     """

@@ -129,8 +129,8 @@ class DecodedClips(CachedClips):
         self._reading = threading.Lock()
 
     def in_epoch(self, epoch: int) -> "DecodedClips":
-        """Returns a copy of this data set for the epoch number `epoch`, counted from 1. Its clips have the random
-        changes of this epoch, for example mirrored pixels.
+        """Returns a copy of this data set for the epoch number `epoch`, counted from 1. The clips of the copy have the
+        random changes of this epoch, for example mirrored pixels.
 
         If the constructor got no `views`, the clips are equal in all epochs.
         """

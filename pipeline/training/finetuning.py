@@ -57,8 +57,8 @@ class StepZero:
     features, and from features that the backbones compute from pixels. The values say how much the logits differ.
 
     - `as_extracted`: the largest difference, if the backbones compute as in an extraction.
-    - `as_trained`: the difference, if the backbones compute as in the training. It is the root mean square of the
-      differences, divided by the standard deviation of the logits from cached features.
+    - `as_trained`: the root mean square of the differences, divided by the standard deviation of the logits from cached
+      features, if the backbones compute as in the training.
     """
 
     num_clips: int

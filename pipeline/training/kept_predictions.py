@@ -72,7 +72,7 @@ class KeptPredictions:
 
     @property
     def probabilities(self) -> np.ndarray:
-        """Returns the class probabilities of all videos, float64 [V, K]. They are NaN for a video without scores.
+        """Returns the class probabilities of all videos, float64 [V, K]. A video without scores has NaN.
 
         If the scores are logits, they are converted by the sigmoid if a video may have several labels, otherwise by the
         softmax.

@@ -1,7 +1,7 @@
 """Finds the training options for each value of the command's option `--head`. A value is the name of a head, or of a
 variant in `train.variants` of the config.
 
-A recipe is a set of training options. It has only those keys of `train.options` that its head knows.
+A recipe is a set of training options. A recipe has only those keys of `train.options` that its head knows.
 """
 
 import logging

@@ -86,8 +86,8 @@ class RunScores:
 
     @property
     def absent_classes(self) -> list[str]:
-        """Returns the names of the classes that no video of the split has. They have no score, and mean scores leave
-        them out.
+        """Returns the names of the classes that no video of the split has. These classes have no score, and mean scores
+        leave them out.
         """
         return [self.class_names[class_index] for class_index in self.result.classes_without_positives]
 

@@ -211,8 +211,8 @@ def untrained(runs: Sequence[WantedRun]) -> list[WantedRun]:
 
 
 def trained_runs(runs: Sequence[WantedRun], trained_now: Sequence[WantedRun]) -> list[TrainedRun]:
-    """Returns a TrainedRun for each of `runs`, which are all finished. Its `kept` is False for a run in `trained_now`,
-    and True for a run that was finished before.
+    """Returns a TrainedRun (the folder and the results) for each of `runs`, which must all be finished. The field
+    `kept` is False for a run in `trained_now`, and True for a run that was finished before.
     """
     return [
         TrainedRun(folder=run.folder, results=read_results(run.folder), kept=run not in trained_now) for run in runs

@@ -17,7 +17,7 @@ NATIVE = "native"  # the value of fps for clips whose frames are taken by number
 
 
 class ClipOptions(StageOptions):
-    """The config section `clips`. It chooses the frames and the crops of the clips of a video.
+    """The config section `clips`, which chooses the frames and the crops of the clips of a video.
 
     `num_frames`: the number of frames of a clip.
     `sampling`: how the frames of a clip are spread over the video.

@@ -38,7 +38,8 @@ def clips_of(
     frames: PresentedFrames | None,
     annotated_numbers: Sequence[int] = (),
 ) -> Iterator[SampledClip]:
-    """Yields a SampledClip for each clip of one video, in the order of the clips.
+    """Yields a SampledClip for each clip of one video, in the order of the clips. A SampledClip says which frames the
+    clip takes.
 
     `duration`: the duration of the video in seconds.
     `interval`: the part of the video from which clips are taken, or None for the whole video. Windows ignore it.
@@ -64,7 +65,7 @@ def sample_clip(
     """Returns the SampledClip of clip number `clip`, from 0, of a video of `duration` seconds.
 
     The clip is taken from `interval`, or from the whole video if `interval` is None. `frames` has the number and the
-    times of the frames of the video. It is needed with `fps: native`, and may be None otherwise.
+    times of the frames of the video. `frames` is needed with `fps: native`, and may be None otherwise.
     """
     if not options.by_number:
         times = clip_times(options, duration, clip, interval)

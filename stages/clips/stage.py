@@ -38,7 +38,8 @@ class Clips(StageKind):
 def clips_options(options: ClipOptions) -> Options:
     """Returns the dictionary of the clip options that the fingerprint of a cache covers.
 
-    These are the options that change rows or frame times, and the version of the rules by which frames are chosen.
+    The dictionary has the options that change rows or frame times, and the version of the rules by which frames are
+    chosen.
     """
     recorded = options.model_dump(mode="json")
     if options.is_annotated or (options.sampling == "uniform" and not options.by_number):

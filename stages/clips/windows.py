@@ -49,7 +49,7 @@ class Windows:
     "drop": only whole windows. There are floor((N - W) / h) + 1, or none if N < W.
     "pad": ceil(N / h) windows. The last windows may reach past the end.
     "shift": as "drop". If the last window does not reach the end, there is one more window, which ends with the video.
-        It begins at 0 if N < W.
+        This window begins at 0 if N < W.
     """
 
     options: ClipOptions
@@ -108,8 +108,8 @@ class Windows:
         return self._seconds(self.start(window), range(0, self.size, self.options.frame_step))
 
     def interval(self, window: int) -> Interval:
-        """Returns the part [start, end) of the video that window number `window` covers, in seconds. It may reach past
-        the end of the video.
+        """Returns the part [start, end) of the video that window number `window` covers, in seconds. The part may reach
+        past the end of the video.
         """
         start, end = self._seconds(self.start(window), (0, self.size))
         return start, end

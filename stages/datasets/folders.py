@@ -112,7 +112,7 @@ def contents_of_folder(root: str) -> FolderContents:
     """Returns the FolderContents of the folder `root` and all folders below it. Links are followed, except a link to a
     folder that contains the link itself.
 
-    A link that is not followed and a folder without permission are logged. They do not stop the search.
+    A link that is not followed and a folder without permission are logged, and the search goes on.
     """
     contents = FolderContents()
     waiting: list[tuple[str, str, frozenset[tuple[int, int]]]] = [(root, "", frozenset())]

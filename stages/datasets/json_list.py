@@ -77,7 +77,8 @@ def database_of(path: str, document: Mapping[str, Any]) -> dict[str, Any]:
 def untrimmed_videos(
     path: str, database: Mapping[str, Mapping[str, Any]], subsets: Mapping[str, str], prefixes: tuple[str, ...]
 ) -> Iterator[UntrimmedVideo]:
-    """Yields an UntrimmedVideo for each entry of `database`, the result of `database_of` for the file `path`.
+    """Yields an UntrimmedVideo (a video with its labelled segments) for each entry of `database`, the result of
+    `database_of` for the file `path`.
 
     `subsets`: {name of a subset in the file: split}, for names other than training, validation and testing.
     `prefixes`: what may stand before the id in the name of a video file, such as "v_" or "".

@@ -51,8 +51,8 @@ def list_kinetics(options: KineticsOptions, progress: OnVideosMade | None = None
     """Returns the Listing of the clips of Kinetics, with the splits in `options.files`.
 
     `progress` is never called. A URL is requested at most `tries` times, if the network fails. Raises DatasetError if a
-    csv is missing or damaged, is of another split, or has the classes of another version. Raises it also if no listed
-    video is below `options.root`.
+    csv is missing or damaged, is of another split, or has the classes of another version. Raises DatasetError also if
+    no listed video is below `options.root`.
     """
     rows = [row for split, name in options.files.items() for row in _rows(options, split, name, tries)]
     classes, classes_from = _classes(options, rows, tries)

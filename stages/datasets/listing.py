@@ -181,7 +181,7 @@ def listing_of(
 
 def listing_of_whole_videos(listing: Listing) -> Listing:
     """Returns a copy of `listing` with one Video for each whole video. The intervals of a video become its `segments`,
-    in the order of time. Its labels are those of all its intervals.
+    in the order of time. The labels of a video are those of all its intervals.
 
     Raises DatasetError if the intervals of a video are in several splits.
     """

@@ -12,8 +12,8 @@ MAX_VIDEOS = 10_000_000  # most videos of one split
 
 
 class FolderOptions(StageOptions):
-    """The config section `dataset` for your own videos. They lie in class folders below `root`, or a csv `annotations`
-    lists them.
+    """The config section `dataset` for your own videos. The videos lie in class folders below `root`, or a csv
+    `annotations` lists them.
 
     The csv has the columns path, label and (optional) split. Several labels of a video are separated by `;`. With the
     columns start and end, a line is an interval of its video, in seconds from the first frame. The frame that begins at

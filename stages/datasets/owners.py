@@ -1,7 +1,7 @@
 """Finds the video files of a data set by the label files that its owners publish. Torch-free.
 
-Each such data set has a file of its own in this folder. Its lister reads the label files into a `Release` and calls
-`listing_of_release`. Its options are in owners_options.py.
+Each such data set has a file of its own in this folder, with a lister. The lister reads the label files into a
+`Release` and calls `listing_of_release`. The options of the data sets are in owners_options.py.
 """
 
 import re
@@ -119,8 +119,8 @@ def listing_of_release(release: Release, root: str, *, frame_rate: float | None 
     network fails.
 
     Raises DatasetError if no listed video is below `root`, if a video is in two splits, or if two files have the name
-    of one video. Raises it also for an impossible name of a video, for an unknown label, and for a video with several
-    labels if `release.multi_label` is false.
+    of one video. Raises DatasetError also for an impossible name of a video, for an unknown label, and for a video with
+    several labels if `release.multi_label` is false.
     """
     root = root.removeprefix(FILE)
     require_folder(root)

@@ -9,8 +9,8 @@ from kinegraph.stages.remote.urls import FILE, UrlError, check_url
 
 
 class OwnersOptions(StageOptions):
-    """The base class of the options of data sets in the form in which their owners publish them. It has the folder of
-    the videos and the folder of the label files.
+    """The base class of the options of data sets in the form in which their owners publish them. The class has the
+    folder of the videos and the folder of the label files.
     """
 
     root: str = Field(description="folder of the videos; they may lie in folders below it; or a URL that lists files")

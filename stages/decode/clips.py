@@ -44,8 +44,8 @@ class DecodedClip:
     `whole`: the uncropped frames for a proposal network, uint8 RGB [T / every, height, width, 3], or None.
     `warning`: the faults of the video that the decoder found, in words, or "".
 
-    A network takes each `every`-th frame of the clip. Both numbers of a frame are -1 if a part of the video before the
-    frame was skipped. All rows of one clip share the array `whole`.
+    A network takes each `every`-th frame of the clip. A frame has -1 in `frame_numbers` and in `coded_numbers` if a
+    part of the video before the frame was skipped. All rows of one clip share the array `whole`.
     """
 
     frame_times: np.ndarray  # [T_in] float64, seconds

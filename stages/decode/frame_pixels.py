@@ -19,12 +19,13 @@ from kinegraph.stages.decode.wanted import Size
 def pixels_of(
     video: OpenVideo | OpenImages | TorchcodecVideo, timed_frame: TimedFrame, converter: Converter, clock: Clock
 ) -> FramePixels:
-    """Returns the pixels of the frame `timed_frame` of `video`, as a FramePixels.
+    """Returns the FramePixels of the frame `timed_frame` of `video`: an object that returns the frame in the size that
+    a caller wants.
 
     A frame of an OpenVideo is converted to RGB only when a method of the FramePixels needs its pixels. A frame of an
     OpenImages or a TorchcodecVideo is read at once, and `clock` counts this as decoding. `converter` scales the frames
     of these two. Raises DecodeError if the frame cannot be read or converted. The methods of the FramePixels may raise
-    this error, too.
+    DecodeError, too.
     """
     if isinstance(video, OpenVideo):
 

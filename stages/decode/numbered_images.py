@@ -43,7 +43,8 @@ Name = tuple[str, str, str]  # prefix, digits, ending
 
 @dataclass(frozen=True, kw_only=True)
 class NumberedImages:
-    """Describes the numbered images of one folder. Their names are `<prefix><number><ending>`, as in `img_00001.jpg`.
+    """Describes the numbered images of one folder. The images have the names `<prefix><number><ending>`, as in
+    `img_00001.jpg`.
 
     `prefix`: the text before the number. In a folder of optical flow, this is the prefix of the images along x.
     `width`: the smallest number of digits in a name. Numbers with fewer digits have zeros in front.

@@ -33,9 +33,9 @@ class OverlappingFrames:
         return None if self._repeated else self._video.latest
 
     def frames(self, deadline: float) -> Iterator[TimedFrame]:
-        """Yields a TimedFrame for each frame in the order of time: first the kept frames, then the next frames of the
-        file. Raises DecodeError (`timeout`) once time.monotonic() is later than `deadline`, and the other errors of
-        `OpenVideo.frames`.
+        """Yields a TimedFrame (a frame and its time) for each frame in the order of time: first the kept frames, then
+        the next frames of the file. Raises DecodeError (`timeout`) once time.monotonic() is later than `deadline`, and
+        the other errors of `OpenVideo.frames`.
         """
         while self._repeated:
             yield self._keep(self._repeated.popleft())

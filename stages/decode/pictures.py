@@ -63,7 +63,7 @@ def orientation(frame: VideoFrame) -> Orientation:
 
 
 def choose_stream(streams: Sequence[VideoStream]) -> VideoStream:
-    """Returns the video stream to read. It is the stream that the file marks as default.
+    """Returns the video stream to read: the stream that the file marks as default.
 
     If several streams are marked as default, the result is the largest of these streams in pixels. If no stream is
     marked, the result is the largest of all streams. Among streams of equal size, the first is returned.

@@ -29,8 +29,8 @@ class Probe:
 
 
 def probe(path: str | Seekable, rules: int = LATEST_RULES) -> Probe:
-    """Returns a Probe of the video at `path`, a path or an open file. The first frame is decoded. All packets are read
-    only if the header does not state the duration.
+    """Returns the Probe (duration, frame size and frame rate) of the video at `path`, a path or an open file. The first
+    frame is decoded. All packets are read only if the header does not state the duration.
 
     `rules` is the version of the rules for reading videos. Raises DecodeError if the video cannot be opened, or if no
     frame can be decoded.

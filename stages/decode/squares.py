@@ -22,8 +22,9 @@ class FramePixels:
     """The pixels of one frame of a video, and the pictures that were made from the frame so far.
 
     `size`: (width, height) of the frame in px.
-    `rgb`: a function that returns the frame as RGB pixels, uint8 [height, width, 3]. It is called only if needed.
-    `scaled`: a function: size -> the frame, resized to this size by libswscale. It is called only if needed.
+    `rgb`: a function that returns the frame as RGB pixels, uint8 [height, width, 3]. The function is called only if
+    needed.
+    `scaled`: a function: size -> the frame, resized to this size by libswscale. The function is called only if needed.
     """
 
     size: Size

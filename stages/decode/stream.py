@@ -159,8 +159,8 @@ class OpenVideo:
         return said + len(self._errors) + len(self.timeline.complaints)
 
     def frames(self, deadline: float = float("inf")) -> Iterator[TimedFrame]:
-        """Yields a TimedFrame for each frame of the video, in the order in which the frames are shown. Each call
-        continues where the last call ended.
+        """Yields a TimedFrame (a frame and its time) for each frame of the video, in the order in which the frames are
+        shown. Each call continues where the last call ended.
 
         A frame that cannot be decoded is left out, and `complaints` says so. Raises DecodeError (`timeout`) once
         time.monotonic() is later than `deadline`. Raises SeekLost after a seek if the frames may differ from the frames

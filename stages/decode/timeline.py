@@ -79,7 +79,7 @@ def first_stamps(
     container: InputContainer, stream: VideoStream, packets: Iterator["Packet[Any]"]
 ) -> tuple[list[int], Iterator["Packet[Any]"]]:
     """Returns (time stamps of the first frames, iterator over all packets of the file). The stamps are in ticks of the
-    container's clock. Their number depends on the container:
+    container's clock. The number of stamps depends on the container:
 
     mp4 and mov: the first MAX_STAMPS stamps in the index of the file.
     ts, mpg and flv: the stamps of the first MAX_PACKETS video packets, which are read from `packets`.
@@ -113,9 +113,9 @@ def _raising(error: Exception) -> Iterator["Packet[Any]"]:
 
 
 def are_copied(stamps: Sequence[int], tick_seconds: float) -> bool:
-    """Returns whether the time stamps of a file were probably rounded to whole milliseconds. This happens if a video is
-    copied from one container to another. For example, 0, 33, 67 ms look rounded. But 0, 40, 80 ms are exact stamps of
-    25 frames per second.
+    """Returns whether the time stamps of a file were probably rounded to whole milliseconds. Stamps are rounded if a
+    video is copied from one container to another. For example, 0, 33, 67 ms look rounded. But 0, 40, 80 ms are exact
+    stamps of 25 frames per second.
 
     `stamps` are the time stamps of the first frames, in ticks of `tick_seconds`. Stamps at the very start are ignored,
     because programs that copy videos may write wrong stamps there. The result is True if all later stamps are whole
@@ -174,7 +174,7 @@ class ShownTimes(Protocol):
     `complaints`: sentences about faults of the stream.
     `frame_period`: the time from one frame to the next, in seconds.
     `slack_seconds`: the tolerance in seconds with which times are compared.
-    `is_raw`: True if the stream has no container. Then frames are counted.
+    `is_raw`: True if the stream has no container, and so states no times. Then frame n is shown at n * `frame_period`.
     `has_decode_times`: True if the time stamps in the file are decode times, not presentation times.
     """
 

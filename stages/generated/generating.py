@@ -77,7 +77,7 @@ def generate_videos(
         done.
     `parameters`: all values on which the pixels of the videos depend.
     `videos`: a function that returns the list of the videos.
-    `render`: a function: video of this list -> the bytes of its file. It is called in the worker processes.
+    `render`: a function: video of this list -> the bytes of its file. The function is called in the worker processes.
     `workers`: the number of worker processes. With more than one, the calling script needs `if __name__ == "__main__"`.
     `progress`: called with the number of videos finished since its last call.
 

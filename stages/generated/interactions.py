@@ -1,7 +1,7 @@
 """Generates the videos of the demo, in which two small shapes interact. Imports no torch.
 
 A thing is a disc, a diamond or a square with a digit on it. There are ten classes of interactions, such as "pushes" and
-"fetches". They are similar to the classes of Something-Something, a data set of hands that move objects.
+"fetches". The classes are similar to those of Something-Something, a data set of hands that move objects.
 
 A network can find the class only if it sees which things touch. A single frame is not enough, because every class has a
 partner that is the same backwards in time. The look of things is not enough, because things look alike in every class.

@@ -124,7 +124,7 @@ def directions(velocities: Tensor) -> Tensor:
 
 class ThingClassifier(nn.Module):
     """The network TinyI3D with additional layers for its training. The layers predict, for each shape in a clip, the
-    digit on it and how it moves. They read the features of the shape's region in the maps of the last tap.
+    digit on it and how it moves. The layers read the features of the shape's region in the maps of the last tap.
     """
 
     def __init__(self) -> None:
@@ -136,8 +136,8 @@ class ThingClassifier(nn.Module):
         self.velocity = nn.Linear(WIDTHS["res4"], 2)
 
     def regions(self, frames: Tensor, boxes: Tensor) -> Tensor:
-        """Returns the region features of boxes, [B, T', K, C] with C channels. They are computed in the same way as in
-        an extraction.
+        """Returns the region features of boxes, [B, T', K, C] with C channels. The features are computed in the same
+        way as in an extraction.
 
         `frames`: [B, T, 3, H, W] with values from 0 to 255.
         `boxes`: K boxes for each of the T' frames of the last tap, (x1, y1, x2, y2) in px of the frames, [B, T', K, 4].

@@ -9,8 +9,8 @@ With the option `frames: index`, a file has `index` in place of `seconds`, the n
 Such a file must also have `num_frames` (in json beside `frames`), the number of frames that the user's program counted
 in the video. A file with `seconds` needs no `num_frames`.
 
-With the option `labels`, a json file also has `labels` beside `boxes`, with one label for each box: a name in the
-option, or its number there, from 0. An npz file has numbers, in the array `labels` [F, N].
+With the option `labels`, a json file also has `labels` beside `boxes`, with one label for each box: a name in
+the option, or the number of this name in the option, from 0. An npz file has numbers, in the array `labels` [F, N].
 
 A frame without boxes must be listed too, with an empty list. If a file has no scores, all scores are 0 and the boxes
 keep their order.

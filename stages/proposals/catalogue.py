@@ -165,7 +165,8 @@ PROPOSALS: dict[str, ProposalEntry] = {known.name: known for known in (*_TORCHVI
 
 
 def entry(name: str) -> ProposalEntry:
-    """Returns the ProposalEntry of the network `name`, the description of its input, its named weights and its size.
+    """Returns the ProposalEntry of the network `name`, which describes the input, the named weights and the size of the
+    network.
 
     Raises ValueError if there is no such network. The message lists the names of all networks.
     """

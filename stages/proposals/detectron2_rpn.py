@@ -41,7 +41,7 @@ class Widths:
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor]) -> "Widths":
-        """Returns the Widths of a network. They are read from the shapes of its tensors. `state` is {name: tensor}.
+        """Returns the Widths of a network, from the shapes of its tensors. `state` is {name: tensor}.
 
         Raises KeyError with the name of the first missing tensor if `state` belongs to another kind of network.
         """
@@ -59,7 +59,7 @@ RESNET50 = Widths(64, ((3, 64, 256), (4, 128, 512), (6, 256, 1024), (3, 512, 204
 
 
 class ConvNorm(nn.Conv2d):
-    """A convolution from `in_channels` to `out_channels` channels, without bias, with a batch norm behind it. Its
+    """A convolution from `in_channels` to `out_channels` channels, without bias, with a batch norm behind it. The
     kernel has `size` x `size` cells. The norm is its child `norm`.
     """
 
@@ -107,7 +107,7 @@ class Block(nn.Module):
 
 class ResNet(nn.Module):
     """The ResNet of detectron2. F images [F, 3, rows, columns] become a list of four maps, the outputs of res2, res3,
-    res4 and res5. Their strides are 4, 8, 16 and 32 px. `widths` has the numbers of channels and blocks.
+    res4 and res5. The strides of the maps are 4, 8, 16 and 32 px. `widths` has the numbers of channels and blocks.
     """
 
     def __init__(self, widths: Widths) -> None:
@@ -156,8 +156,8 @@ class Pyramid(nn.Module):
 
 
 class RpnHead(nn.Module):
-    """The head of detectron2's proposal network. It takes a list with the maps of each pyramid level. It returns two
-    lists with one tensor for each level: objectness logits [F, A, H, W] and box deltas [F, 4A, H, W].
+    """The head of detectron2's proposal network. The input is a list with the map of each pyramid level. The result is
+    two lists with one tensor for each level: objectness logits [F, A, H, W] and box deltas [F, 4A, H, W].
 
     F is the number of frames. A map has H rows and W columns, with A anchors per cell. `channels` is the number of
     channels of each map.

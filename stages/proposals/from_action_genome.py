@@ -20,8 +20,8 @@ log = logging.getLogger("kinegraph")
 
 class GenomeBoxes:
     """A source of proposals that takes the annotated boxes of Action Genome, at most `options.top` in a frame. Clips
-    must consist of annotated frames. `folder` has the two pickles with the annotations. They are read when the first
-    clip comes.
+    must consist of annotated frames. `folder` has the two pickles with the annotations. The pickles are read when the
+    first clip comes.
     """
 
     digest = ""
@@ -65,7 +65,7 @@ def boxes_of(frame: GenomeFrame, width: int, height: int) -> tuple[np.ndarray, n
     """Returns (boxes [n, 4] float32, scores [n] float32) of an annotated frame. Visible objects come first, in the
     order of the file, then persons by descending score.
 
-    Boxes are (x1, y1, x2, y2) in pixels of the video, which has `width` x `height` px. They are clipped to the frame,
+    Boxes are (x1, y1, x2, y2) in pixels of the video, which has `width` x `height` px. Boxes are clipped to the frame,
     and boxes without area are left out. Raises ProposalError if the annotated frame has another aspect ratio than the
     video.
     """

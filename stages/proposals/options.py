@@ -29,7 +29,7 @@ RECORDED_AS_DIGEST = {"weights", "model", "config", "files"}
 
 
 class SourceOptions(StageOptions):
-    """The base class of the options of all sources of proposals. Its properties say what the source needs from the
+    """The base class of the options of all sources of proposals. The properties say what the source needs from the
     pipeline.
 
     The defaults of the properties fit a source that needs no pixels and has no network.
@@ -164,8 +164,8 @@ class TinyOptions(SourceOptions):
 
 
 class CheckpointOptions(SourceOptions):
-    """The options of the source `detectron2-checkpoint`: the proposal network in `weights`, a file of detectron2. It
-    runs in float32 without the package detectron2.
+    """The options of the source `detectron2-checkpoint`: the proposal network in `weights`, a file of detectron2. The
+    network runs in float32 without the package detectron2.
 
     The network must be an RPN, Faster, Mask or Keypoint R-CNN, with an FPN on a ResNet with bottlenecks, such as
     ResNet-50. If its anchors, pixels or strides differ from those of the official files, use the source `detectron2`.

@@ -19,7 +19,7 @@ from kinegraph.stages.stage import StageBatch
 
 
 class ProposalRunner:
-    """The runner of the stage `proposals`. It runs the source of proposals that `options` describe. The attribute
+    """The runner of the stage `proposals`, which runs the source of proposals that `options` describe. The attribute
     `digest` is a digest of the weights of the source.
 
     If the source is not a network, the runner keeps the proposals of the last clip, because the next rows may be

@@ -46,9 +46,9 @@ class PlacesInRuns:
     the rows of the shard.
 
     The network takes every `every`-th frame of a clip. A batch has `batch_size` rows. A run is a set of frames that the
-    network takes at once. It has as many clips as fit into `frames_together` frames, but at least one clip. If
-    `frames_together` is 1, each run has one frame. All frames of a run belong to one group: they have the same size,
-    and occur for the first time in the same batch. The last run of a group may have fewer clips.
+    network takes at once. A run has the frames of as many clips as fit into `frames_together` frames, but at least of
+    one clip. If `frames_together` is 1, each run has one frame. All frames of a run belong to one group: they have the
+    same size, and occur for the first time in the same batch. The last run of a group may have fewer clips.
 
     The results are attributes:
 
@@ -74,9 +74,7 @@ class PlacesInRuns:
                 self.last_row[frame] = index
 
     def length(self, place: FramePlace) -> int:
-        """Returns the number of frames of the run to which `place` belongs. It is 1, or a multiple of the frames of one
-        clip.
-        """
+        """Returns the number of frames of the run that has `place`: 1, or a multiple of the frames of one clip."""
         left = self._num[place.group] - place.run * self._per_run
         return min(self._per_run, -(-left // self._per_clip) * self._per_clip)
 
@@ -88,10 +86,10 @@ def _frames(row: ClipRow, every: int) -> list[ShownFrame]:
 
 
 class FrameProposals:
-    """Computes the proposals of the batches of a shard, one batch after the other. `source` is the source of proposals.
-    It takes every `every`-th frame of a clip.
+    """Computes the proposals of the batches of a shard, one batch after the other. The source of proposals `source`
+    takes every `every`-th frame of a clip.
 
-    Only the proposals of frames that later batches of the shard need stay in memory.
+    The proposals of a frame stay in memory only as long as later batches of the shard have the frame.
     """
 
     def __init__(self, source: PixelSource, every: int) -> None:

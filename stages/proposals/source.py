@@ -22,9 +22,9 @@ class ClipFrames:
     `seconds`: [T] float64, the presentation times of the frames.
     `pixels`: [T, h, w, 3] uint8 RGB, the frames, resized to the `input_size` of the source's options. None if the
     source needs no pixels.
-    `numbers`: [T] int64, the numbers of the frames in the video, from 0. They are valid only if `takes_numbers` of the
-    source's options is true.
-    `video_frames`: the number of frames of the video. It is valid only if `numbers` is valid.
+    `numbers`: [T] int64, the numbers of the frames in the video, from 0. The numbers are valid only if `takes_numbers`
+    of the source's options is true.
+    `video_frames`: the number of frames of the video, valid only if `numbers` is valid.
     `annotated`: the numbers of the frames in the video, from 0, if the clip consists of annotated frames of the data
     set. None for other clips.
 
@@ -72,10 +72,10 @@ class ClipProposals:
 
     @classmethod
     def empty(cls, num_frames: int, top: int, *, has_labels: bool = False) -> "ClipProposals":
-        """Returns a ClipProposals without boxes, for the caller to fill in. It has `num_frames` frames with room for
-        `top` boxes.
+        """Returns a ClipProposals without boxes, for the caller to fill in. The result has `num_frames` frames with
+        room for `top` boxes in each.
 
-        All values are 0. If `has_labels` is true, it also has `labels`, which are -1.
+        All values are 0. If `has_labels` is true, the result also has `labels`, which are -1.
         """
         shape = num_frames, top
         return cls(
@@ -130,7 +130,7 @@ class ProposalSource(Protocol):
     """A source of region proposals, such as a network or files of boxes. For each frame it returns the best boxes, at
     most as many as its option `top`, by descending score.
 
-    Boxes are (x1, y1, x2, y2) in pixels of the video. They lie within the frame and have an area. The boxes of a frame
+    Boxes are (x1, y1, x2, y2) in pixels of the video. Boxes lie within the frame and have an area. The boxes of a frame
     depend on this frame alone. Two calls with the same frame return the same boxes.
     tests/stages/proposals/source_contract.py tests these rules.
     """

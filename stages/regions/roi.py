@@ -24,8 +24,8 @@ class RegionBatch:
     """The features of N regions in each of T frames, with C channels.
 
     `features`: [T, N, C] float32, one vector for each region.
-    `grid`: [T, N, C, size, size] float32, the bins into which RoIAlign divides each region. It is None if the option
-    `grid` is false.
+    `grid`: [T, N, C, size, size] float32, the bins into which RoIAlign divides each region. None if the option `grid`
+    is false.
 
     Regions without a valid box have zeros. For B clips, both arrays have an axis B before T.
     """
@@ -58,7 +58,7 @@ def region_features(
     `reduce`: "max" or "mean", how the bins of a box become one vector.
     `with_grid`: whether the result also has the bins.
     `places`: [2, n] int64, the frame and the index of each of the n valid boxes, in the order of `valid.nonzero()`. If
-    it is None, it is computed from `valid`, for which a GPU waits.
+    `places` is None, it is computed from `valid`, and the CPU waits for a GPU to finish.
     """
     from torchvision.ops import roi_align  # takes as long to import as torch; most heads read no map
 

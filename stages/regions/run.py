@@ -17,7 +17,7 @@ from kinegraph.stages.stage import StageBatch
 
 class RegionRunner:
     """The runner of the stage `key`, such as `regions/i3d`, which computes the region features of one backbone as
-    `options` say. It writes one array for each tap in `taps`.
+    `options` say. The runner writes one array for each tap in `taps`.
 
     `maps_of` is the key of the stage with the maps, such as `features/i3d`. `framing` says which rectangle of a frame
     the backbone saw.

@@ -47,8 +47,8 @@ class RemoteInfo:
         """Returns whether the video at the URL is still the version of `source`, a Source from the ledger. An etag is
         the store's name for a version.
 
-        The versions are the same if the etags are equal. If both etags are missing, they are the same if the times of
-        the last change are equal. For a store that reports neither etag nor time, the result is always True.
+        The versions are the same if the etags are equal. If both etags are missing, the versions are the same if the
+        times of the last change are equal. For a store that reports neither etag nor time, the result is always True.
         """
         if self.etag is not None and self.etag == source.etag:
             return True

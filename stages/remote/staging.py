@@ -188,7 +188,7 @@ class Staging:
         return LocalVideo(str(copy.file), (copy.url, info), clock.taken()[FETCH])
 
     def drop(self, copy: "_Copy") -> None:
-        """Deletes `copy`, the copy of a video, after use. Its room on the disk is then free for the next copies."""
+        """Deletes `copy`, the copy of a video, after use. The disk space of `copy` is then free for the next copies."""
         with self._lock:
             del self._copies[copy.number]
         copy.file.unlink(missing_ok=True)

@@ -53,7 +53,7 @@ def most_workers(run: RunOptions) -> int:
 def are_children(run: RunOptions) -> bool:
     """Returns whether the Dask workers are child processes of this process. Such workers have the names 0, 1, 2, ...
 
-    `run` is the section `run` of the config. Its `run.dask` says how the workers are started.
+    `run` is the section `run` of the config. The section `run.dask` says how the workers are started.
     """
     return run.dask.scheduler is None and run.dask.scheduler_file is None and run.dask.jobqueue is None
 

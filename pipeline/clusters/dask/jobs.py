@@ -45,8 +45,8 @@ log = logging.getLogger("kinegraph")
 
 @contextmanager
 def ctrl_c_kept() -> Iterator[None]:
-    """Restores the handler of SIGINT (Ctrl-C) at the end of a `with` block that imports dask_jobqueue. That import
-    installs a handler that ends the process with exit code 0.
+    """Restores the handler of SIGINT (Ctrl-C) at the end of a `with` block that imports dask_jobqueue. The import of
+    dask_jobqueue installs a handler that ends the process with exit code 0.
     """
     handler = signal.getsignal(signal.SIGINT)
     try:
@@ -153,8 +153,8 @@ class JobWatch:
 
     - `cluster`: the cluster of dask-jobqueue.
     - `options`: the options of its jobs.
-    - `had_worker`: whether the cluster has had a worker. If it has, a refused job is no error, because the refusal may
-      be temporary. Several refused jobs in a row are an error.
+    - `had_worker`: whether the cluster has had a worker. If it has, refused jobs are no error at first, because the
+      refusal may be temporary. MAX_FRUITLESS jobs in a row without a worker are an error.
     """
 
     def __init__(self, cluster: Any, options: JobQueueOptions, *, had_worker: bool) -> None:
@@ -164,11 +164,12 @@ class JobWatch:
         self._looked = time.monotonic()
 
     def replace_lost_jobs(self, num_workers: int) -> None:
-        """Replaces the jobs that were refused or that ended without a worker. `num_workers` is the present number of
-        workers of the cluster.
+        """Removes the jobs that were refused, and the jobs that have ended and have no worker. Dask then submits new
+        jobs in their place. Jobs are removed at most once in LOOK_EVERY_SECONDS.
 
-        Raises ClusterError if the cluster never had a worker and all jobs are refused. Raises ClusterError also if
-        MAX_FRUITLESS jobs in a row were refused or ended without a worker.
+        `num_workers` is the present number of workers of the cluster. Raises ClusterError if `num_workers` is 0, all
+        jobs were refused, and `had_worker` is False. Raises ClusterError also if MAX_FRUITLESS jobs in a row were
+        refused or ended without a worker. The count begins again when the cluster has a worker.
         """
         self.fruitless = 0 if num_workers else self.fruitless
         jobs = dict(self.cluster.workers)

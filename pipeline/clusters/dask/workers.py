@@ -22,7 +22,7 @@ class Workers:
 
     Make this object when the cluster has had its first worker. `client` is connected to the cluster, and `run` is the
     section `run` of the config. `left_in_order` is True if the last worker left by itself, for example at the end of
-    its job. It is False if the last worker died.
+    its job. `left_in_order` is False if the last worker died.
     """
 
     def __init__(self, client: Client, run: RunOptions) -> None:
@@ -36,8 +36,8 @@ class Workers:
         self._told = False
 
     def most(self) -> int:
-        """Returns the largest number of workers to expect. It is the number at the last count, or the number that the
-        config asks for, whichever is larger.
+        """Returns the largest number of workers to expect: the number at the last count, or the number that the config
+        asks for, whichever is larger.
         """
         self._count()
         return max(self._number, most_workers(self.run))
@@ -47,8 +47,8 @@ class Workers:
         ten times as long while workers restart.
 
         The error is OutOfTimeError if the last worker left because its time was over, otherwise ClusterLost. Workers
-        that are batch jobs have no such limit. For these workers, raises ClusterError if jobs are refused or end
-        without a worker.
+        that are batch jobs have no time limit. For batch jobs, raises ClusterError if jobs are refused or end without a
+        worker.
         """
         self._count()
         if self._jobs is not None:

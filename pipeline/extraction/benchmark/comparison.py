@@ -1,8 +1,8 @@
 """Measures the speed of an extraction for `kinegraph bench`: the whole extraction, its decoding alone, its networks
 alone, and a plain loop without a cache. Needs torch.
 
-The benchmark extracts a few clips of the user's videos several times, into temporary caches. It only reads the user's
-cache.
+The benchmark extracts a few clips of the user's videos several times, into temporary caches. The user's cache is only
+read.
 """
 
 import shutil
@@ -140,7 +140,9 @@ class Extraction:
 
     @property
     def decodes(self) -> bool:
-        """Returns whether the extraction decodes videos. Otherwise it only reads stages from the cache."""
+        """Returns whether the extraction decodes videos. An extraction that decodes none only reads stages from the
+        cache.
+        """
         return any(self.loaded.wanted(unit) is not None for unit in self.units)
 
 

@@ -46,7 +46,8 @@ class _Recorder:
 
 @contextmanager
 def record_calls(device: torch.device) -> Iterator[list[Forward]]:
-    """Yields a list. Each call of a network in the `with` block adds a Forward to this list.
+    """Yields a list, for `run_again`. Each call of a network in the `with` block adds a Forward (the network and its
+    arguments) to this list.
 
     `device` is the device of the networks. Calls of the layers of a network are not recorded. Only one thread may call
     networks in the block.

@@ -57,7 +57,7 @@ class FrameSource(Protocol):
 
 
 class PillowFrames:
-    """A FrameSource that decodes with PyAV and resizes with Pillow. It decodes each video from the first frame on,
+    """A FrameSource that decodes with PyAV and resizes with Pillow. Each video is decoded from the first frame on,
     without seeking.
     """
 

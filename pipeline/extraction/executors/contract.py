@@ -38,22 +38,22 @@ class Executor(Protocol):
     """Runs all work units of a job, in this process or elsewhere. A work unit is one shard with the stage keys to
     compute for it.
 
-    `run` returns when every unit of `job` is finished. It calls `report` with each event, for example when a unit is
+    `run` returns when every unit of `job` is finished. `run` calls `report` with each event, for example when a unit is
     finished. All processes of the executor end before `run` returns.
 
-    `run` raises SetAsideError if units killed every worker that tried them. It raises OutOfTimeError if the time limit
-    of the job ends first, and WalltimeError if the time limit is too short for one unit.
+    `run` raises SetAsideError if units killed every worker that tried them. `run` raises OutOfTimeError if the time
+    limit of the job ends first, and WalltimeError if the time limit is too short for one unit.
     """
 
     def run(self, job: Job, report: Report) -> None: ...
 
 
 def set_aside(units: Iterable[WorkUnit], num_shards: int, hint: str = "") -> None:
-    """Raises SetAsideError with the shard numbers of `units`, if there are units. These work units killed every worker
-    that tried them.
+    """Raises SetAsideError with the shard numbers of `units`, the work units that killed every worker that tried them.
+    Does nothing if `units` is empty.
 
-    `num_shards` is the number of all shards of the cache. `hint` is a sentence that is added to the message. It says
-    where the user can look for the cause.
+    `num_shards` is the number of all shards of the cache. `hint` is a sentence that is added to the message: where the
+    user can look for the cause.
     """
     shards = sorted(unit.shard for unit in units)
     if shards:

@@ -51,9 +51,9 @@ class DaskExecutor:
     shard with the stage keys to compute for it.
 
     If a worker dies, its units run again. A unit that killed three workers runs at the end, with nothing else on the
-    cluster. If it then kills a fourth worker, it is not tried again, and `run` raises SetAsideError. A worker that
-    leaves because its batch job ends does not count as dead. When the time limit of the command ends, `run` waits for
-    the units that have begun.
+    cluster. If the unit then kills a fourth worker, the unit is not tried again, and `run` raises SetAsideError. A
+    worker that leaves because its batch job ends does not count as dead. When the time limit of the command ends, `run`
+    waits for the units that have begun.
     """
 
     def run(self, job: Job, report: Report) -> None:
@@ -103,7 +103,7 @@ def _alone(client: Client, job: Job, station: Station, report: Report, unit: Wor
 
 
 class DaskSubmission:
-    """Submits work units to the Dask scheduler and handles their results. It submits enough units at a time to keep
+    """Submits work units to the Dask scheduler and handles their results. Enough units are submitted at a time to keep
     all workers busy. A work unit is one shard with the stage keys to compute for it.
 
     - `client`: the connection to the scheduler.

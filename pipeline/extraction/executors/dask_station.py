@@ -73,8 +73,8 @@ class Station(WorkerPlugin):
     """A plugin of a Dask worker that holds one `Worker` of kinegraph, which loads networks and computes work units. So
     networks are loaded once per process, and the videos of waiting tasks are decoded ahead.
 
-    The `Worker` starts with the first unit. It ends and releases its networks and leases if the client removes the
-    plugin, if the Dask worker closes, or if no unit comes for `IDLE_SECONDS`.
+    The `Worker` starts with the first unit. The `Worker` ends and releases its networks and leases if the client
+    removes the plugin, if the Dask worker closes, or if no unit comes for `IDLE_SECONDS`.
 
     - `cache`: the path or URL of the cache.
     - `keys`: the keys of the stages to compute.
@@ -82,8 +82,8 @@ class Station(WorkerPlugin):
     - `of_client`: True if the Dask workers are child processes of the client, named 0, 1, 2, ... Such workers share the
       CUDA devices of the client and ignore Ctrl-C.
     - `allotted`: the time limit of the whole command, by the clock of this machine if `of_client` is True, otherwise by
-      the clock of the scheduler. At its end, all waiting tasks get an OutOfTimeError. A Dask worker whose batch job
-      ends earlier leaves the cluster, and the other workers go on.
+      the clock of the scheduler. When this time limit ends, all waiting tasks get an OutOfTimeError. A Dask worker
+      whose batch job ends earlier leaves the cluster, and the other workers go on.
     """
 
     def __init__(
