@@ -102,8 +102,8 @@ def are_there(document: bytes | None, names: Sequence[str], num_rows: int) -> bo
 
 
 def put_coordinates(storage: Storage, group: str, coordinates: Sequence[Coordinate]) -> None:
-    """Writes `coordinates` into the zarr group with the path `group`. A coordinate is skipped if the group already has
-    it with equal texts.
+    """Writes `coordinates` into the zarr group with the path `group`. A coordinate is replaced
+    if the group has it with other texts, and skipped if the group has it with the same texts.
     """
     for one in coordinates:
         if content_of(storage, f"{group}/{one.name}/zarr.json") != one.document:

@@ -99,8 +99,8 @@ def _is_unread(descriptor: int) -> bool:
 
 
 def stop_on_signals() -> None:
-    """Makes SIGINT, SIGTERM and SIGUSR1 stop the command. After a signal, the next check for signals in the main thread
-    raises an exception. Even if some code catches this exception, the process ends with the exit code of the signal.
+    """Makes SIGINT, SIGTERM and SIGUSR1 stop the command. After a signal, `stopping.check` raises an exception in the
+    main thread. If some code catches this exception, the command goes on, but its exit code is that of the signal.
     """
     stopping.obey()
     atexit.register(_end_as_asked)

@@ -271,7 +271,7 @@ def demo(
     ] = False,
     finetune: Annotated[
         bool,
-        typer.Option("--finetune", help="Compare fine-tuning with more training of a head instead."),
+        typer.Option("--finetune", help="Train one head, then compare fine-tuning with training it longer."),
     ] = False,
     overrides: Overrides = [],
 ) -> None:

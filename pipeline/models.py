@@ -45,8 +45,8 @@ def heads() -> list[dict[str, Any]]:
 
 
 def network(name: str) -> dict[str, Any]:
-    """Returns the facts of one network, as a dict like those that `models` returns. `name` is a name that `models`
-    lists, `timm/<model>` or `transformers/<folder>`.
+    """Returns the facts of one network, as a dict like those that `models` returns. Three forms of `name` are possible:
+    a name that `models` lists, `timm/<model>`, and `transformers/<folder>`.
 
     Raises UsageError if there is no such network. The message has similar names.
     """

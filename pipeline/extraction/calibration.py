@@ -37,15 +37,16 @@ class Calibration:
     one shard with the stage keys to compute for it.
 
     - `clips`, `failed`: the numbers of clips and of failed clips of the unit.
-    - `device`, `threads`: the device of the networks, and the number of CPU threads that compute.
+    - `device`, `threads`: the device of the networks, and the number of CPU threads that PyTorch uses.
+    - `workers`: the number of workers that `hours` assumes.
     - `seconds`: the time from the first video to the last written stage, without Python's start and the loading of
       networks.
-    - `stage_seconds`: kind of work -> seconds, for the thread that computes.
-    - `thread_seconds`: kind of work -> seconds, for the other threads.
+    - `stage_seconds`: kind of work -> seconds, for the main thread, which runs the stages.
+    - `thread_seconds`: kind of work -> seconds, for the other threads, such as those that decode.
     - `device_seconds`: stage key -> seconds on a CUDA device. Empty without a CUDA device.
     - `limit`: a sentence that says what limits the speed.
     - `peak_bytes`: the largest resident memory of the process.
-    - `hours`: the estimated time for all missing shards with `workers` workers. None if every clip of the unit failed.
+    - `hours`: the estimated time for all missing shards. None if every clip of the unit failed.
     """
 
     clips: int

@@ -55,8 +55,9 @@ def joined_boxes(frames: Sequence[FrameBoxes]) -> tuple[FrameBoxes, ...]:
     """Merges the boxes of several clips, which may show the same frames. Returns one FrameBoxes for each different time
     in `frames`, in the order of time.
 
-    At each time, boxes with the same coordinates become one box, with the names of all their classes. If an edge has
-    several weights, the largest weight is taken.
+    At each time, boxes with the same coordinates become one box, with the names of all their classes. A FrameBoxes
+    may have edges, which are weighted connections between two boxes. If merging gives two boxes several edges, one edge
+    with the largest weight stays.
     """
     by_time: dict[float, list[FrameBoxes]] = {}
     for frame in frames:

@@ -95,8 +95,8 @@ def picture_files(
 
 
 def require_no_video(option: str, file: Path | None, videos: Sequence[str]) -> None:
-    """Raises UsageError if writing a table to `file` would replace a video: if `file` is one of `videos`, or if its
-    name ends like that of a video. `file` None is accepted.
+    """Raises UsageError if a table that is written to `file` might replace a video. This is so if `file` is one of
+    `videos`, or if its name has the ending of a video file, such as `.mp4`. Accepts None as `file`.
 
     `videos` are files, folders and URLs. The message begins with `option`, the option of the command line.
     """

@@ -13,13 +13,12 @@ from kinegraph.stages.pictures.picture import Picture
 
 
 def divergences(weights: np.ndarray) -> np.ndarray:
-    """Compares each two rows of the matrix `weights` [T, T] between T frames. Row t of `weights` has the weights of
-    frame t for all frames. Returns Jensen-Shannon divergences in bits, [T - 2, T - 2]. Entry (i, j) compares row i + 1
-    with row j + 1.
+    """Compares how frames weight their neighbours. Row t of `weights` [T, T] has the weights of frame t for all frames.
+    Each frame, except the first and the last, has three shares: its weights for the frame before, for itself and for
+    the frame after, divided by their sum.
 
-    Only the weights of frame t for the frames t - 1, t and t + 1 are compared, divided by their sum. So the result
-    leaves out the first and the last frame. A divergence is 0 for equal rows, and at most 1. A divergence from a row of
-    zeros is NaN.
+    Returns the Jensen-Shannon divergences between these shares in bits, from 0 to 1: [T - 2, T - 2]. Entry (i, j)
+    compares frame i + 1 with frame j + 1. It is NaN if the three weights of one of the two frames are 0.
     """
     inner = np.arange(1, len(weights) - 1)[:, None]
     near = weights[inner, inner + np.arange(-1, 2)]  # [T - 2, 3]

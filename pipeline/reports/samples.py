@@ -53,9 +53,9 @@ class VectorSummary:
     split_norms: np.ndarray
 
     def drift(self, first: int, second: int) -> np.ndarray:
-        """Returns how far the means of two splits are apart, float64 [channels]: the difference in each channel,
-        divided by the standard deviation of the channel. `first` and `second` are numbers of splits. A dead channel has
-        0.
+        """Returns how far the means of two splits are apart, float64 [channels]. Element c is the absolute difference
+        of the two means of channel c, divided by the standard deviation of the channel over all splits. It is 0 for a
+        channel without variation. `first` and `second` are numbers of splits.
         """
         difference = np.abs(self.split_means[first] - self.split_means[second])
         drift: np.ndarray = np.divide(difference, self.std, out=np.zeros_like(difference), where=self.std > 0)

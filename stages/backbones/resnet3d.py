@@ -88,8 +88,8 @@ class ResidualStage(nn.Module):
 
 
 class ResNet3D(Backbone):
-    """A network of the ResNet-3D family without its classifier. `layout` describes it. `stages` maps each tap to the
-    submodules that compute it.
+    """A network of the ResNet-3D family without its classifier. The argument `layout` describes the network, such as
+    its depth and its kernels. `stages` maps each tap to the submodules that compute it.
 
     Parameters have names such as conv1, bn1, res2.0.conv1 and res3.after.1.theta.
     """

@@ -27,8 +27,9 @@ def list_something_something(
     """Returns the Listing of the videos of Something-Something, with the splits train and val. With `options.test`
     there is the split test, too, without labels.
 
-    `progress` is never called. A URL is requested at most `tries` times, if the network fails. Raises DatasetError if a
-    label file is missing or is of the other version, and if no listed video is below `options.root`.
+    `progress` is never called. Label files and videos may lie at URLs. If the network fails, a request is made at most
+    `tries` times. Raises DatasetError if a label file is missing, if it belongs to another version of the data set than
+    `options.version`, or if no listed video is below `options.root`.
     """
     name = _label_file(options, "labels")
     classes = _classes_of_csv(options, name, tries) if options.version == 1 else _classes_of_json(options, name, tries)

@@ -56,8 +56,9 @@ class OpenVideos:
 
     @contextmanager
     def lend_new(self, path: str, first_wanted: FirstWanted) -> Iterator[OpenVideo]:
-        """Opens the video at `path` and lends it for a `with` block. `first_wanted` is the same function as for
-        `lend_open`. Raises DecodeError if the video cannot be opened.
+        """Opens the video at `path` and lends it for a `with` block. `first_wanted` takes the tolerance of the video's
+        times and returns the time of the first wanted frame, both in seconds. Raises DecodeError if the video cannot be
+        opened.
         """
         identity = file_identity(path)
         with self._announce(path, first_wanted), self._lend(_IdleVideo(path, identity, begin_video(path))) as video:

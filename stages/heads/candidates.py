@@ -154,7 +154,7 @@ class CandidateHead(Head):
 
 
 def candidates_of(head: nn.Module) -> Sequence[Candidate]:
-    """Returns the candidates of `head`: the learning rate and the weight decay of each copy of its layers. For a head
-    without candidates, the sequence is empty.
+    """Returns the candidates of `head`. Some heads train several copies of their layers at once, to choose the best
+    copy. A Candidate has the learning rate and the weight decay of one copy. For other heads, the result is empty.
     """
     return head.candidates if isinstance(head, CandidateHead) else ()

@@ -264,7 +264,7 @@ class NNConvLayer(GraphLayer):
     j of x_j * h(e_ji).
 
     x_i is the vector of node i, with `dim` numbers. The sum is over all nodes j with an edge e_ji from node j to node
-    i. h is a linear layer. If `activate` is true, a ReLU follows it.
+    i. The product is taken for each element. h is a linear layer. If `activate` is true, h ends with a ReLU.
     """
 
     def __init__(self, dim: int, activate: bool) -> None:

@@ -20,8 +20,8 @@ from kinegraph.stages.number_files import ArrayFileError, require_expansion, req
 
 
 class Hdf5File:
-    """The FeatureFiles of one HDF5 file with one dataset per video. A dataset is [C], [T, C] or [T, C, H, W], for T
-    frames, C channels and maps of H rows and W columns.
+    """Reads the features of videos from one HDF5 file with one dataset per video. A dataset is [C], [T, C] or [T, C, H,
+    W], for T frames, C channels and maps of H rows and W columns.
 
     The id of a video is the path of its dataset. If all paths end with the same name, the id is the path without this
     name: `walk/1/features` -> `walk/1`.

@@ -16,8 +16,8 @@ class FeatureLayout:
     """The properties that the features of all videos of an import share.
 
     - `num_frames`: the number of frames per video.
-    - `shapes`: {role of an array: shape of one frame}, for example {"boxes": (10, 4)}. `boxes` and `regions` have room
-      for the frame with the most regions.
+    - `shapes`: {role of an array: shape of one frame}, for example {"boxes": (10, 4)}. The first axis of the roles
+      "boxes" and "regions" is the largest number of regions in any frame. Frames with fewer regions are padded.
     - `dtype`: the type in which maps and regions are stored, "float16" or "float32".
     """
 

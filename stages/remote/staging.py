@@ -54,7 +54,7 @@ class LocalVideo:
         return self.original[1].identity_of(source) if source is not None and self.original else source
 
     def with_url(self, words: str) -> str:
-        """Returns the message `words` with the URL of the video in place of the path of its copy."""
+        """Replaces the path of the copy by the URL of the video in the message `words`. Returns the new message."""
         return words.replace(self.file, self.original[0]) if self.original else words
 
 

@@ -37,7 +37,7 @@ class ClipGraphs:
     @classmethod
     def empty(cls, shape: tuple[int, int, int]) -> "ClipGraphs":
         """Returns a ClipGraphs without graphs, in which everything is padding. The caller writes graphs into its
-        arrays. `shape` is (T, M, R), for up to T graphs of up to M objects, and R relations.
+        arrays. `shape` is (T, M, R): at most T graphs, at most M objects in a graph, and R kinds of relations.
         """
         return cls(
             times=np.full(shape[:1], np.nan),

@@ -161,8 +161,8 @@ def compare(
     measure. Each method runs once in each of `rounds` rounds. `on_progress` is called with (name of the method, number
     of finished runs, number of all runs).
 
-    Raises UsageError if no clip can be extracted, if the config reads imported stages, or if the config fits neither
-    the cache nor the machine. Raises WeightsError if weights cannot be read.
+    Raises UsageError if no clip can be extracted, if the config reads imported stages, if the config does
+    not fit the cache, or if it cannot run on this machine. Raises WeightsError if weights cannot be read.
     """
     _require_own_stages(config, cache)
     with tempfile.TemporaryDirectory(prefix="kinegraph-") as name:
