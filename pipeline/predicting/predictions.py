@@ -56,8 +56,8 @@ def joined_boxes(frames: Sequence[FrameBoxes]) -> tuple[FrameBoxes, ...]:
     in `frames`, in the order of time.
 
     At each time, boxes with the same coordinates become one box, with the names of all their classes. A FrameBoxes
-    may have edges, which are weighted connections between two boxes. If merging gives two boxes several edges, one edge
-    with the largest weight stays.
+    may have edges, which are weighted connections between two boxes. Of several edges between the same two boxes,
+    the edge with the largest weight stays.
     """
     by_time: dict[float, list[FrameBoxes]] = {}
     for frame in frames:
