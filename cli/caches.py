@@ -173,7 +173,8 @@ def verify(
     repair: Annotated[
         bool,
         typer.Option(
-            "--repair", help="Un-mark shards with problems, so that extract redoes them. The exit code stays 1."
+            "--repair",
+            help="Mark shards with problems as not done, so that extract computes them again. The exit code stays 1.",
         ),
     ] = False,
     frames: Annotated[
@@ -181,12 +182,15 @@ def verify(
         typer.Option(
             "--frames",
             help="Decode all videos instead and list the clips of an older cache that would show other frames now. "
-            "With --repair: upgrade the cache, keep right shards and un-mark the others.",
+            "With --repair: upgrade the cache, keep right shards and mark the others as not done.",
         ),
     ] = False,
     drop_unread: Annotated[
         bool,
-        typer.Option("--drop-unread", help="With --frames --repair: also un-mark clips whose video cannot be read."),
+        typer.Option(
+            "--drop-unread",
+            help="With --frames --repair: also mark the shards of videos that cannot be read as not done.",
+        ),
     ] = False,
 ) -> int:
     """Check all finished arrays of a cache against the ledger: existence, size, checksum, shape and values."""

@@ -78,12 +78,12 @@ def after_stop(command: str, arguments: Sequence[str]) -> str:
     if command == "export" and any(argument.removeprefix("--to=") in FILES for argument in arguments):
         return "The same command writes all files anew."
     without = ", without --overwrite," if "--overwrite" in arguments else ""
-    kept = {"extract": "sealed", "import": "sealed", "slurm-task": "sealed", "train": "trained", "finetune": "trained"}
-    kept |= {"export": "copied", "demo": "done"}
+    kept = dict.fromkeys(("extract", "import", "slurm-task"), "shards")
+    kept |= {"train": "runs", "finetune": "epochs", "export": "shards", "demo": "steps"}
     if command == "index":
         return "Headers that were read are kept. The same command reads the others."
     if command in kept:
-        return f"What is {kept[command]} stays. The same command{without} goes on from there."
+        return f"Finished {kept[command]} are kept. The same command{without} goes on from there."
     return (
         "The same command begins anew."
         if command in ("evaluate", "predict", "init", "report")

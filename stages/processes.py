@@ -34,8 +34,8 @@ def in_processes(call: Callable[[int, Job], Result], jobs: Sequence[Job], count:
             yield stopping.result(futures.popleft())
     except BrokenProcessPool as error:  # the pool has ended the other processes
         raise BrokenProcessPool(
-            f"One of {count} worker processes died. Is there memory for so many (run.workers)? What is finished stays; "
-            "the same command goes on."
+            f"One of {count} worker processes died. Is there memory for so many (run.workers)? Finished work is kept. "
+            "The same command goes on from there."
         ) from error
     except BaseException:
         for process in multiprocessing.active_children():

@@ -180,4 +180,4 @@ def test_ctrl_c_ends_with_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: py
     with pytest.raises(SystemExit) as end:
         runpy.run_path(str(FIGURES.with_name("__main__.py")), run_name="__main__")
     assert end.value.code == 130
-    assert "What is finished stays. The same command goes on from there." in capsys.readouterr().err
+    assert "Finished runs are kept. The same command goes on from there." in capsys.readouterr().err

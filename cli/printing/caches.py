@@ -244,7 +244,7 @@ def verified(verification: "Verification", repaired: bool) -> None:
         text = "once documents are mended" if documents else "now" if repaired else "by --repair"
         say(f"{counted(metadata, 'problem')} of metadata, which is written anew {text}")
     if shards := len(verification.problems) - documents - metadata:
-        text = "they are un-marked:" if repaired else "--repair un-marks these, then"
+        text = "they are marked as not done:" if repaired else "--repair marks them as not done, then"
         say(f"{counted(shards, 'problem')} of shards; {text} `kinegraph extract CONFIG` redoes them")
 
 
@@ -272,17 +272,17 @@ def compared(report: "FrameReport", repair: bool) -> None:
         _videos(report.unread),
     )
     if report.upgraded:
-        left = ". `kinegraph extract CONFIG` computes the un-marked shards again" if shards["differ"] else ""
+        left = ". `kinegraph extract CONFIG` computes the other shards again" if shards["differ"] else ""
         say(f"upgraded: shards with the same frames are kept{left}")
         if report.dropped:
             say("When the videos that could not be read are back, run `kinegraph index CONFIG` before extract")
     elif shards["unread"]:
         say(
             f"{'nothing was changed' if repair else 'an upgrade would change nothing'} as long as videos are missing: "
-            "put them back, or add --drop-unread, which un-marks their shards, too"
+            "put them back, or add --drop-unread, which marks their shards as not done"
         )
     else:
-        say("--frames --repair upgrades the cache. It keeps right shards and un-marks shards with other frames")
+        say("--frames --repair upgrades the cache. It keeps right shards and marks the others as not done")
 
 
 def _videos(clips: dict[str, str]) -> list[str]:

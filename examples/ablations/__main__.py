@@ -50,5 +50,5 @@ def main() -> None:
 
 if __name__ == "__main__":
     stop_on_signals()
-    say_after_stop("What is finished stays. The same command goes on from there.")
+    say_after_stop("Finished runs are kept. The same command goes on from there.")
     end_process(exit_code(main))

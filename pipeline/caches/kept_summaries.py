@@ -88,7 +88,7 @@ class KeptSummaries:
             _tidy(self._path.parent)
         except OSError as error:
             log.warning(
-                "What was read of %s cannot be kept in %s: %s. The next `status` reads all of them again. "
+                "The summary of %s cannot be kept in %s: %s. The next `status` reads all of them again. "
                 "XDG_CACHE_HOME can name another folder.",
                 counted(self._num_new, "ledger record"), self._path.parent, (error.__cause__ or error),
             )  # fmt: skip

@@ -57,8 +57,8 @@ def require_time_to_wait(allotted: Allotment | None) -> None:
     """
     if allotted is not None and time.time() >= allotted.stops_at:
         raise OutOfTimeError(
-            f"the {allotted.seconds:.0f} s of this job are over, and other runs have the shards that are left. What is "
-            "sealed stays. The same command goes on from there."
+            f"the {allotted.seconds:.0f} s of this job are over, and other runs have the shards that are left. "
+            "Finished shards are kept. The same command goes on from there."
         )
 
 
@@ -155,7 +155,7 @@ class UnitSchedule:
             return self._too_short(f"{self.slowest_seconds:.1f} s")
         return OutOfTimeError(
             f"no further shard can end within the {self.allotted.seconds:.0f} s of this job: one took up to "
-            f"{self.slowest_seconds:.1f} s. What is sealed stays. The same command goes on from there."
+            f"{self.slowest_seconds:.1f} s. Finished shards are kept. The same command goes on from there."
         )
 
     def cut_off(self) -> WalltimeError | None:

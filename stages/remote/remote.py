@@ -231,8 +231,8 @@ class Remote:
                 system.cat_file(path, start=0, end=1)
                 return DecodeError("unreadable", f"{url}: {tried}; {self._witness} can be read")
         return NetworkError(
-            f"{url}: {tried}. What is sealed stays, and nothing is marked as failed: run the same command again when "
-            "the network is back, or with more run.staging.tries."
+            f"{url}: {tried}. Finished shards are kept, and no clip is marked as failed. Run the same command again "
+            "when the network is back, or with more run.staging.tries."
         )
 
 

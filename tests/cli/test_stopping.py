@@ -27,7 +27,10 @@ from tests.command_server import Run
 ROOT = Path(__file__).resolve().parents[2]
 KINEGRAPH = [sys.executable, "-m", "kinegraph"]
 GOES_ON = ". The same command goes on from there."
-SAID = {"extract": f"stopped. What is sealed stays{GOES_ON}\n", "train": f"stopped. What is trained stays{GOES_ON}\n"}
+SAID = {
+    "extract": f"stopped. Finished shards are kept{GOES_ON}\n",
+    "train": f"stopped. Finished runs are kept{GOES_ON}\n",
+}
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR1: 143}
 
 
@@ -137,9 +140,12 @@ main()
 @pytest.mark.parametrize(
     ("command", "words"),
     [
-        ("extract", f"What is sealed stays{GOES_ON}"),
-        ("train --overwrite", "What is trained stays. The same command, without --overwrite, goes on from there."),
-        ("export --to zarr", f"What is copied stays{GOES_ON}"),
+        ("extract", f"Finished shards are kept{GOES_ON}"),
+        (
+            "train --overwrite",
+            "Finished runs are kept. The same command, without --overwrite, goes on from there.",
+        ),
+        ("export --to zarr", f"Finished shards are kept{GOES_ON}"),
         *((f"export --to {files}", "The same command writes all files anew.") for files in ("npy", "tad", "coco")),
         ("export --to=webdataset", "The same command writes all files anew."),
         ("verify --frames --repair", "The same command goes on from there."),

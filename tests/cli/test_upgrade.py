@@ -52,7 +52,7 @@ def test_from_an_old_cache_to_a_new_one(kinegraph: Command, config: Path, cache:
     assert told.stdout.splitlines() == [
         f"{cache}: `clips` version 1; 3 shards: 1 with the same frames at the same times, 1 with the same at other "
         "times (1 clip), 1 with other frames (1 clip)",
-        "--frames --repair upgrades the cache. It keeps right shards and un-marks shards with other frames",
+        "--frames --repair upgrades the cache. It keeps right shards and marks the others as not done",
     ]
     assert told.stderr.splitlines()[:2] == [
         "1 clip shows other frames:",
@@ -64,8 +64,7 @@ def test_from_an_old_cache_to_a_new_one(kinegraph: Command, config: Path, cache:
     done = kinegraph("verify", cache, "--frames", "--repair")
     assert done.exit_code == 0
     assert (
-        "upgraded: shards with the same frames are kept. `kinegraph extract CONFIG` computes the un-marked"
-        in done.stdout
+        "upgraded: shards with the same frames are kept. `kinegraph extract CONFIG` computes the other" in done.stdout
     )
     assert kinegraph("evaluate", run).exit_code == 0
     extracted = kinegraph("extract", config)

@@ -30,7 +30,7 @@ BEFORE = {  # operation, path, and which of them; the cache is as it was
 MIDWAY = {
     "rows": ("replace", "*/clips.parquet", 1),
     "rows written": ("unlink", "*/ledger/regions/tiny/000002.json", 1),
-    "some keys of a shard un-marked": ("unlink", "*/ledger/clips/000002.json", 1),
+    "some keys of a shard marked as not done": ("unlink", "*/ledger/clips/000002.json", 1),
     "a record": ("replace", "*/ledger/features/tiny/000001.json", 1),
     "the record before its object": ("unlink", "*/ledger/clips/000001.json", 1),
     "its object": ("replace", TIMES, 1),

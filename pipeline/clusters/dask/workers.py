@@ -65,7 +65,8 @@ class Workers:
         error = OutOfTimeError if self.left_in_order else ClusterLost
         raise error(
             f"The last worker of the Dask scheduler at {self.address} {'left' if self.left_in_order else 'died'}, and "
-            f"none came within {patience:g} s. What is sealed stays. The same command goes on once there are workers."
+            f"none came within {patience:g} s. Finished shards are kept. The same command goes on when there are "
+            "workers."
         )
 
     def _is_starting(self) -> bool:

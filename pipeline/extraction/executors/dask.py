@@ -247,7 +247,7 @@ class DaskSubmission:
             raise self._scheduler_lost()
 
     def _scheduler_lost(self) -> ClusterLost:
-        return ClusterLost(f"The Dask scheduler at {self._workers.address} went away. What is sealed stays.")
+        return ClusterLost(f"The Dask scheduler at {self._workers.address} went away. Finished shards are kept.")
 
     def _take(self, result: tuple[Event, ...] | Exception) -> None:
         if isinstance(result, OutOfTimeError | WalltimeError):

@@ -187,7 +187,7 @@ def test_videos_that_cannot_be_had_fail_by_themselves(at: At, web: Server, tmp_p
 def test_a_network_that_goes_away_and_comes_back(
     at: At, web: Server, whole: Cache, tmp_path: Path, executor: str
 ) -> None:
-    """Nothing is marked as failed, what is sealed stays, and the same command does the rest."""
+    """No clip is marked as failed, finished shards are kept, and the same command does the rest."""
     config = at(web.url, executor=executor)
     index(config)
     copied: list[str] = []
