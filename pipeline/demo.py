@@ -52,60 +52,41 @@ ABOUT = {  # by variant; other variants show the name of their head
 
 @dataclass(frozen=True, kw_only=True)
 class DemoRow:
-    """The row of one head in the table of the demo.
+    """The row of one head in the table of the demo."""
 
-    - `name`: the key of the head in `train.variants` of the config.
-    - `about`: a few words about the head.
-    - `scores`: the test score for each seed.
-    - `seconds`: the training time for each seed.
-    - `num_parameters`: the number of trained parameters.
-    """
-
-    name: str
-    about: str
-    scores: tuple[float, ...]
-    seconds: tuple[float, ...]
-    num_parameters: int
+    name: str  # the key of the head in `train.variants` of the config
+    about: str  # a few words about the head
+    scores: tuple[float, ...]  # the test score for each seed
+    seconds: tuple[float, ...]  # the training time for each seed
+    num_parameters: int  # the number of trained parameters
 
 
 @dataclass(frozen=True, kw_only=True)
 class DemoResult:
-    """The result of the demo: a table of test scores, and the times.
+    """The result of the demo: a table of test scores, and the times."""
 
-    - `rows`: one row for each head.
-    - `metric`: the name of the metric of all scores.
-    - `seeds`: the number of seeds of each head.
-    - `num_videos`, `num_test`: the numbers of all videos and of the test videos.
-    - `generate_seconds`, `extract_seconds`, `seconds`: the times of generating videos, of the extraction and of the
-      whole demo.
-    - `diverged`: the error that names the runs that diverged and have no score, or None.
-    """
-
-    rows: tuple[DemoRow, ...]
-    metric: str
-    seeds: int
+    rows: tuple[DemoRow, ...]  # one row for each head
+    metric: str  # the name of the metric of all scores
+    seeds: int  # the number of seeds of each head
+    # `num_videos`, `num_test`: the numbers of all videos and of the test videos
     num_videos: int
     num_test: int
+    # `generate_seconds`, `extract_seconds`, `seconds`: the times of generating videos, of the extraction and of the
+    # whole demo
     generate_seconds: float
     extract_seconds: float
     seconds: float
-    diverged: RunsDiverged | None = None
+    diverged: RunsDiverged | None = None  # the error that names the runs that diverged and have no score, or None
 
 
 @dataclass(frozen=True, kw_only=True)
 class FinetuneDemoResult:
-    """The result of the demo of fine-tuning.
+    """The result of the demo of fine-tuning."""
 
-    - `comparisons`: for each seed, the test scores after different trainings.
-    - `start`: a text that says from which runs the fine-tuning started.
-    - `epochs`: the number of epochs of fine-tuning.
-    - `seconds`: the duration of the demo.
-    """
-
-    comparisons: "tuple[JointComparison, ...]"
-    start: str
-    epochs: int
-    seconds: float
+    comparisons: "tuple[JointComparison, ...]"  # for each seed, the test scores after different trainings
+    start: str  # a text that says from which runs the fine-tuning started
+    epochs: int  # the number of epochs of fine-tuning
+    seconds: float  # the duration of the demo
 
 
 def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> Config:

@@ -40,25 +40,18 @@ class ClipFilter:
     """The fields of the form on the browser page that selects clips. A clip passes if it fits every field that is not
     "". So all clips pass if all fields are "".
 
-    - `split`: the name of a split.
-    - `label`: the name of a class of the clip. If no class has this name, the clip must have a class whose name
-      contains the text.
-    - `name`: a part of the clip id. Capital and small letters are equal.
-    - `status`: one of STATUSES, such as "failed".
-    - `reason`: the reason of a failure, such as "timeout".
-    - `verdict`: "right", "wrong" or "none". A clip without a prediction or without a label has "none".
-    - `predicted`: the class that the run predicts. The text has the same meaning as in `label`.
-
     Names are written as the pages show them, with escapes in place of control characters and line ends.
     """
 
-    split: str = ""
+    split: str = ""  # the name of a split
+    # The name of a class of the clip. If no class has this name, the clip must have a class whose name contains the
+    # text.
     label: str = ""
-    name: str = ""
-    status: str = ""
-    reason: str = ""
-    verdict: str = ""
-    predicted: str = ""
+    name: str = ""  # a part of the clip id. Capital and small letters are equal.
+    status: str = ""  # one of STATUSES, such as "failed"
+    reason: str = ""  # the reason of a failure, such as "timeout"
+    verdict: str = ""  # "right", "wrong" or "none". A clip without a prediction or without a label has "none".
+    predicted: str = ""  # the class that the run predicts. The text has the same meaning as in `label`.
 
 
 class _Sealed(NamedTuple):
@@ -70,49 +63,35 @@ class _Sealed(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class StageStatus:
-    """The status of each row in one stage, as the ledger records it.
+    """The status of each row in one stage, as the ledger records it."""
 
-    - `status`: [rows], the status of each row, as an index into STATUSES.
-    - `failures`: {row: Failure} of the failed clips.
-    - `warnings`: {row: message of the decoder} of the clips that were decoded with a warning.
-    - `num_sealed`: the number of sealed shards.
-    """
-
-    status: np.ndarray
-    failures: Mapping[int, Failure]
-    warnings: Mapping[int, str]
-    num_sealed: int
+    status: np.ndarray  # [rows], the status of each row, as an index into STATUSES
+    failures: Mapping[int, Failure]  # {row: Failure} of the failed clips
+    warnings: Mapping[int, str]  # {row: message of the decoder} of the clips that were decoded with a warning
+    num_sealed: int  # the number of sealed shards
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShownClips:
-    """All clips of a cache, as they were at one moment. Each row is one clip.
-
-    - `clip_ids`, `video_ids`, `paths`: one text per row.
-    - `video_names`: the id of the whole video of each row. It differs from `video_ids` for intervals of videos.
-    - `frame_sizes`: [rows, 2], (width, height) in px. 0 if the video could not be opened.
-    - `split_of`: [rows], the split of each row, as an index into `splits`.
-    - `label_values`, `label_rows`: label_values[i] is a label of the row label_rows[i], as an index into `classes`.
-    - `stages`: {stage key: StageStatus}.
-    - `status`: [rows], indices into STATUSES. A clip is "failed" if any stage failed, and "not run" if a stage has not
-      sealed it.
-    - `reason`: [rows], indices into REASONS, or -1 for a clip that has not failed.
-    """
+    """All clips of a cache, as they were at one moment. Each row is one clip."""
 
     cache: Cache
     classes: list[str]
+    # `clip_ids`, `video_ids`, `paths`: one text per row
     clip_ids: Any  # pa.ChunkedArray
     video_ids: Any
-    video_names: Any
+    video_names: Any  # the id of the whole video of each row. It differs from `video_ids` for intervals of videos.
     paths: Any
-    frame_sizes: np.ndarray
+    frame_sizes: np.ndarray  # [rows, 2], (width, height) in px. 0 if the video could not be opened.
     splits: list[str]
-    split_of: np.ndarray
+    split_of: np.ndarray  # [rows], the split of each row, as an index into `splits`
+    # `label_values`, `label_rows`: label_values[i] is a label of the row label_rows[i], as an index into `classes`
     label_values: np.ndarray
     label_rows: np.ndarray
-    stages: dict[str, StageStatus]
+    stages: dict[str, StageStatus]  # {stage key: StageStatus}
+    # [rows], indices into STATUSES. A clip is "failed" if any stage failed, and "not run" if a stage has not sealed it.
     status: np.ndarray
-    reason: np.ndarray
+    reason: np.ndarray  # [rows], indices into REASONS, or -1 for a clip that has not failed
     _answers: dict[object, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -19,42 +19,27 @@ PROPOSALS, TRACKS = "proposals", "tracks"
 
 @dataclass(frozen=True, kw_only=True)
 class BoxesOfFrame:
-    """The boxes of one frame of a clip, best score first. N is the number of boxes.
+    """The boxes of one frame of a clip, best score first. N is the number of boxes."""
 
-    - `place`: the number of the frame in the clip.
-    - `index`: the number of the frame among the frames that have boxes.
-    - `boxes`: [N, 4], (x1, y1, x2, y2) in px of the upright video.
-    - `scores`: [N].
-    - `tracks`: [N], the number of each box's track, or None if the cache has no tracks.
-    - `classes`: [N], the name of each box's class, or None if the cache has no classes of boxes.
-    """
-
-    place: int
-    index: int
-    boxes: np.ndarray
-    scores: np.ndarray
-    tracks: np.ndarray | None
-    classes: list[str] | None = None
+    place: int  # the number of the frame in the clip
+    index: int  # the number of the frame among the frames that have boxes
+    boxes: np.ndarray  # [N, 4], (x1, y1, x2, y2) in px of the upright video
+    scores: np.ndarray  # [N]
+    tracks: np.ndarray | None  # [N], the number of each box's track, or None if the cache has no tracks
+    classes: list[str] | None = None  # [N], the name of each box's class, or None if the cache has no classes of boxes
 
 
 @dataclass(kw_only=True)
 class ClipFacts:
-    """Everything that the cache holds about one clip.
+    """Everything that the cache holds about one clip."""
 
-    - `frame_times`: [T], the times of the T frames in seconds from the first frame of the video.
-    - `every`: 2 if every second frame of the clip has boxes, and so on.
-    - `frame_boxes`: the boxes of each frame with boxes. It is empty if the cache has no boxes.
-    - `graphs`: the scene graphs of the clip.
-    - `source`: the identity of the video file at the extraction, or None if it is not known.
-    - `problems`: a sentence for each stage whose shard cannot be read.
-    """
-
-    frame_times: tuple[float, ...] = ()
-    every: int = 1
+    frame_times: tuple[float, ...] = ()  # [T], the times of the T frames in seconds from the first frame of the video
+    every: int = 1  # 2 if every second frame of the clip has boxes, and so on
+    # The boxes of each frame with boxes. It is empty if the cache has no boxes.
     frame_boxes: list[BoxesOfFrame] = field(default_factory=list)
-    graphs: list[SceneGraph] = field(default_factory=list)
-    source: Source | None = None
-    problems: list[str] = field(default_factory=list)
+    graphs: list[SceneGraph] = field(default_factory=list)  # the scene graphs of the clip
+    source: Source | None = None  # the identity of the video file at the extraction, or None if it is not known
+    problems: list[str] = field(default_factory=list)  # a sentence for each stage whose shard cannot be read
 
     @property
     def num_tracks(self) -> int:

@@ -29,18 +29,12 @@ MAX_CHOICES = 200  # with more classes, the form has a text field in place of a 
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
-    """One page of a long list.
+    """One page of a long list."""
 
-    - `rows`: the row numbers on this page.
-    - `number`: the number of this page, from 1.
-    - `count`: the number of pages.
-    - `total`: the number of rows on all pages.
-    """
-
-    rows: list[int]
-    number: int
-    count: int
-    total: int
+    rows: list[int]  # the row numbers on this page
+    number: int  # the number of this page, from 1
+    count: int  # the number of pages
+    total: int  # the number of rows on all pages
 
     @classmethod
     def of(cls, rows: np.ndarray, number: int, size: int) -> "Sheet":

@@ -20,18 +20,13 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredVideos:
-    """The scores of a run for V videos and K classes.
+    """The scores of a run for V videos and K classes."""
 
-    - `video_ids`: the V ids, as an Arrow array of texts.
-    - `scores`: float32 [V, K].
-    - `best`: [V], the class with the best score of each video. -1 for a video without scores.
-    - `class_names`: the K names, or an empty list if they are not known.
-    """
-
+    # The V ids, as an Arrow array of texts
     video_ids: Any  # pa.Array of strings
-    scores: np.ndarray
-    best: np.ndarray
-    class_names: Sequence[str] = ()
+    scores: np.ndarray  # float32 [V, K]
+    best: np.ndarray  # [V], the class with the best score of each video. -1 for a video without scores.
+    class_names: Sequence[str] = ()  # the K names, or an empty list if they are not known
     _asked: list[tuple[Any, np.ndarray]] = field(default_factory=list)  # of the last call of `predicted`
 
     def __len__(self) -> int:

@@ -10,39 +10,29 @@ from kinegraph.stages.training.options import TrainOptions
 
 
 class WantedRun(BaseModel):
-    """A training run that is to be done.
-
-    - `name`: the name of the head or variant in tables.
-    - `options`: the training options, with the seed.
-    - `folder`: the folder of the run.
-    - `code`: the Python source of a user's own head, or None for a head of kinegraph.
-    """
+    """A training run that is to be done."""
 
     model_config = ConfigDict(frozen=True)
 
-    name: str
-    options: TrainOptions
-    folder: Path
-    code: str | None = None
+    name: str  # the name of the head or variant in tables
+    options: TrainOptions  # the training options, with the seed
+    folder: Path  # the folder of the run
+    code: str | None = None  # the Python source of a user's own head, or None for a head of kinegraph
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlace:
-    """The place of a training run among all runs that one command trains, for messages.
+    """The place of a training run among all runs that one command trains, for messages."""
 
-    - `name`, `seed`: the name of the head or variant, and the seed.
-    - `number`, `num_runs`: the run is number `number` of `num_runs` runs, counted from 1.
-    - `runs_after`: the number of untrained runs after this run, divided by the number of worker processes, to estimate
-      the time left.
-    - `num_epochs`: the number of epochs of the run, 0 until its clips are known.
-    """
-
+    # `name`, `seed`: the name of the head or variant, and the seed
     name: str
     seed: int
+    # `number`, `num_runs`: the run is number `number` of `num_runs` runs, counted from 1
     number: int = 1
     num_runs: int = 1
+    # The number of untrained runs after this run, divided by the number of worker processes, to estimate the time left
     runs_after: float = 0.0
-    num_epochs: int = 0
+    num_epochs: int = 0  # the number of epochs of the run, 0 until its clips are known
 
     @property
     def title(self) -> str:

@@ -29,24 +29,15 @@ READ_WITH = ("kinegraph", "git", "python", "numpy", "h5py")
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """The result of an import of features.
+    """The result of an import of features."""
 
-    - `cache`: the cache that received the features.
-    - `kind`: the format of the imported files, such as "npy".
-    - `naming`: the names of the imported stages and arrays.
-    - `stages`: the stages that were written.
-    - `num_videos`: the number of videos of the cache whose features were in the files.
-    - `left_out`: the videos of the files that have no row in the cache.
-    - `failures`: one Failure for each failed clip.
-    """
-
-    cache: Cache
-    kind: str
-    naming: Naming
-    stages: tuple[Stage, ...]
-    num_videos: int
-    left_out: tuple[str, ...]
-    failures: tuple[Failure, ...]
+    cache: Cache  # the cache that received the features
+    kind: str  # the format of the imported files, such as "npy"
+    naming: Naming  # the names of the imported stages and arrays
+    stages: tuple[Stage, ...]  # the stages that were written
+    num_videos: int  # the number of videos of the cache whose features were in the files
+    left_out: tuple[str, ...]  # the videos of the files that have no row in the cache
+    failures: tuple[Failure, ...]  # one Failure for each failed clip
 
 
 def import_features(
@@ -150,23 +141,15 @@ def _failures(cache: Cache, stages: Sequence[Stage]) -> tuple[Failure, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class _RowMaker:
-    """Makes the values of the rows of `cache` from the files of an import.
-
-    - `files`: reads the files.
-    - `naming`: says which array of the files becomes which array of the cache.
-    - `names`: {video id in the cache: name of the video in the files}.
-    - `sources`: {name of a video in the files: identity of its features}.
-    - `num_frames`: the number of frames that each row gets.
-    - `stages`: {stage key: stage} of the stages to write.
-    """
+    """Makes the values of the rows of `cache` from the files of an import."""
 
     cache: Cache
-    files: FeatureFiles
-    naming: Naming
-    names: Mapping[str, str]
-    sources: Mapping[str, Source]
-    num_frames: int
-    stages: Mapping[str, Stage]
+    files: FeatureFiles  # reads the files
+    naming: Naming  # says which array of the files becomes which array of the cache
+    names: Mapping[str, str]  # {video id in the cache: name of the video in the files}
+    sources: Mapping[str, Source]  # {name of a video in the files: identity of its features}
+    num_frames: int  # the number of frames that each row gets
+    stages: Mapping[str, Stage]  # {stage key: stage} of the stages to write
 
     def prepare(self, shard: int, keys: Sequence[str]) -> Iterator[tuple[Record, ShardRows]]:
         """Reads the features of the shard number `shard` from the files. Yields (ledger record, rows of all arrays) for

@@ -62,20 +62,16 @@ class CocoSize(NamedTuple):
 
 @dataclass(kw_only=True)
 class ExportedFrames:
-    """The result of an export to COCO.
+    """The result of an export to COCO."""
 
-    - `num_clips`, `num_images`, `num_boxes`: the numbers of clips, images and boxes that were written.
-    - `num_removed`: the number of images of an earlier export that were removed, because they are not part of this one.
-    - `left_out`: {clip id: reason} of the clips that were left out.
-    - `damaged`: a sentence for each damaged shard of the cache.
-    """
-
+    # `num_clips`, `num_images`, `num_boxes`: the numbers of clips, images and boxes that were written
     num_clips: int = 0
     num_images: int = 0
     num_boxes: int = 0
+    # The number of images of an earlier export that were removed, because they are not part of this one
     num_removed: int = 0
-    left_out: dict[str, str] = field(default_factory=dict)
-    damaged: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)  # {clip id: reason} of the clips that were left out
+    damaged: list[str] = field(default_factory=list)  # a sentence for each damaged shard of the cache
 
 
 def export_coco(

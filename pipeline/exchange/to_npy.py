@@ -36,17 +36,13 @@ Videos = Mapping[str, Sequence[int]]  # {video id: its row numbers in ascending 
 
 @dataclass(kw_only=True)
 class ExportedFiles:
-    """The result of an export to .npy files.
+    """The result of an export to .npy files."""
 
-    - `num_files`: the number of files.
-    - `num_failed`: the number of clips that failed in a stage. Their values in the files are fill values.
-    - `unsealed`: {stage key: videos}. These videos have no file, because not all of their rows are sealed.
-    - `damaged`: a sentence for each damaged shard. Videos with rows in a damaged shard have no file.
-    """
-
-    num_files: int = 0
-    num_failed: int = 0
+    num_files: int = 0  # the number of files
+    num_failed: int = 0  # the number of clips that failed in a stage. Their values in the files are fill values.
+    # {stage key: videos}. These videos have no file, because not all of their rows are sealed.
     unsealed: dict[str, list[str]] = field(default_factory=dict)
+    # A sentence for each damaged shard. Videos with rows in a damaged shard have no file.
     damaged: list[str] = field(default_factory=list)
 
 

@@ -32,19 +32,14 @@ NEW_IN_A_COPY: dict[str, Any] = {"objects": {}, "exported": None}
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedCache:
-    """The result of an export to another cache. A shard counts once for each stage.
+    """The result of an export to another cache. A shard counts once for each stage."""
 
-    - `cache`: the copy.
-    - `num_sealed`, `num_unsealed`: the numbers of sealed and of other shards in the source.
-    - `num_copied`: the number of shards that this export copied.
-    - `damaged`: a sentence for each damaged shard. Damaged shards are not copied.
-    """
-
-    cache: Cache
+    cache: Cache  # the copy
+    # `num_sealed`, `num_unsealed`: the numbers of sealed and of other shards in the source
     num_sealed: int
-    num_copied: int
+    num_copied: int  # the number of shards that this export copied
     num_unsealed: int
-    damaged: tuple[str, ...]
+    damaged: tuple[str, ...]  # a sentence for each damaged shard. Damaged shards are not copied.
 
 
 def export_cache(

@@ -38,20 +38,13 @@ WINDOW_OPTIONS = ("num_frames", "frame_step", "fps", "hop_frames", "hop_seconds"
 
 @dataclass(kw_only=True)
 class ExportedSequences:
-    """The result of an export for temporal action localisation.
+    """The result of an export for temporal action localisation."""
 
-    - `num_files`: the number of feature files.
-    - `missing`: {video id: reason} of the videos without a file.
-    - `damaged`: a sentence for each damaged shard of the cache.
-    - `lengths`: {video id: number of vectors} of the videos with a file.
-    - `unmatched`: the names of videos that only the second cache (`beside`) has.
-    """
-
-    num_files: int = 0
-    missing: dict[str, str] = field(default_factory=dict)
-    damaged: list[str] = field(default_factory=list)
-    lengths: dict[str, int] = field(default_factory=dict)
-    unmatched: list[str] = field(default_factory=list)
+    num_files: int = 0  # the number of feature files
+    missing: dict[str, str] = field(default_factory=dict)  # {video id: reason} of the videos without a file
+    damaged: list[str] = field(default_factory=list)  # a sentence for each damaged shard of the cache
+    lengths: dict[str, int] = field(default_factory=dict)  # {video id: number of vectors} of the videos with a file
+    unmatched: list[str] = field(default_factory=list)  # the names of videos that only the second cache (`beside`) has
 
 
 def export_tad(

@@ -35,32 +35,23 @@ RSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 class Calibration:
     """The measured cost of one work unit on this machine, and the estimated time for all missing shards. A work unit is
     one shard with the stage keys to compute for it.
-
-    - `clips`, `failed`: the numbers of clips and of failed clips of the unit.
-    - `device`, `threads`: the device of the networks, and the number of CPU threads that PyTorch uses.
-    - `workers`: the number of workers that `hours` assumes.
-    - `seconds`: the time from the first video to the last written stage, without Python's start and the loading of
-      networks.
-    - `stage_seconds`: kind of work -> seconds, for the main thread, which runs the stages.
-    - `thread_seconds`: kind of work -> seconds, for the other threads, such as those that decode.
-    - `device_seconds`: stage key -> seconds on a CUDA device. Empty without a CUDA device.
-    - `limit`: a sentence that says what limits the speed.
-    - `peak_bytes`: the largest resident memory of the process.
-    - `hours`: the estimated time for all missing shards. None if every clip of the unit failed.
     """
 
+    # `clips`, `failed`: the numbers of clips and of failed clips of the unit
     clips: int
     failed: int
+    # `device`, `threads`: the device of the networks, and the number of CPU threads that PyTorch uses
     device: str
     threads: int
-    workers: int
+    workers: int  # the number of workers that `hours` assumes
+    # The time from the first video to the last written stage, without Python's start and the loading of networks
     seconds: float
-    stage_seconds: dict[str, float]
-    thread_seconds: dict[str, float]
-    device_seconds: dict[str, float]
-    limit: str
-    peak_bytes: int
-    hours: float | None
+    stage_seconds: dict[str, float]  # kind of work -> seconds, for the main thread, which runs the stages
+    thread_seconds: dict[str, float]  # kind of work -> seconds, for the other threads, such as those that decode
+    device_seconds: dict[str, float]  # stage key -> seconds on a CUDA device. Empty without a CUDA device.
+    limit: str  # a sentence that says what limits the speed
+    peak_bytes: int  # the largest resident memory of the process
+    hours: float | None  # the estimated time for all missing shards. None if every clip of the unit failed.
 
     @property
     def clips_per_second(self) -> float:

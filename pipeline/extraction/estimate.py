@@ -18,22 +18,18 @@ from kinegraph.stages.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """The estimated cost of a plan.
+    """The estimated cost of a plan."""
 
-    - `units`: the number of work units to compute. A work unit is one shard with the stage keys to compute for it.
-    - `files`, `bytes`: the numbers of files and bytes to write.
-    - `free_bytes`, `free_inodes`: the bytes and files for which the file system has room. A user's quota is not known.
-      None if the cache is not on a file system. `free_inodes` is also None if the file system has no limit of files.
-    - `worker_bytes`: the memory for pixels and outputs in one worker.
-    - `hours`: the time at the speed at which this cache was filled so far. None if a planned stage has no shard yet.
-    """
-
-    units: int
+    units: int  # the number of work units to compute. A work unit is one shard with the stage keys to compute for it.
+    # `files`, `bytes`: the numbers of files and bytes to write
     files: int
     bytes: int
+    # `free_bytes`, `free_inodes`: the bytes and files for which the file system has room. A user's quota is not known.
+    # None if the cache is not on a file system. `free_inodes` is also None if the file system has no limit of files.
     free_bytes: int | None
     free_inodes: int | None
-    worker_bytes: int
+    worker_bytes: int  # the memory for pixels and outputs in one worker
+    # The time at the speed at which this cache was filled so far. None if a planned stage has no shard yet.
     hours: float | None
 
     def to_json(self) -> dict[str, Any]:

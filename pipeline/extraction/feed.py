@@ -38,27 +38,21 @@ LEFT_OPEN = 2  # videos that a following unit may need again; each holds some de
 class PixelBatch:
     """A batch of `batch_size` consecutive rows of one shard, with their decoded pixels. A row is one clip under one
     crop. The last batch of a shard may have fewer rows.
-
-    - `unit`: the work unit of the shard.
-    - `shard_rows`: all rows of the shard.
-    - `rows`: the rows of this batch.
-    - `offset`: the position of the first row of this batch in `shard_rows`.
-    - `is_last`: True for the last batch of the shard.
-    - `clips`: the decoded clip of each row, or the error of the decoder.
-    - `pixels`: a kind of square crop -> pixels, RGB uint8 [batch_size, T, S, S, 3], with T frames of S x S px. The
-      pixels of failed clips and of missing rows are 0.
-    - `sources`: the id of a video -> the identity of its file (size, time of change, digest).
-    - `thread_seconds`: kind of work (`stages.clock.BESIDE`) -> seconds that decoder threads spent on this batch.
     """
 
-    unit: WorkUnit
-    shard_rows: list[ClipRow]
-    offset: int
-    rows: list[ClipRow]
-    is_last: bool
+    unit: WorkUnit  # the work unit of the shard
+    shard_rows: list[ClipRow]  # all rows of the shard
+    offset: int  # the position of the first row of this batch in `shard_rows`
+    rows: list[ClipRow]  # the rows of this batch
+    is_last: bool  # True for the last batch of the shard
+    # The decoded clip of each row, or the error of the decoder
     clips: list[DecodedClip | DecodeError] = field(default_factory=list)
+    # A kind of square crop -> pixels, RGB uint8 [batch_size, T, S, S, 3], with T frames of S x S px. The pixels of
+    # failed clips and of missing rows are 0.
     pixels: dict[Square, np.ndarray] = field(default_factory=dict)
+    # The id of a video -> the identity of its file (size, time of change, digest)
     sources: dict[str, Source] = field(default_factory=dict)
+    # Kind of work (`stages.clock.BESIDE`) -> seconds that decoder threads spent on this batch
     thread_seconds: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -69,22 +63,15 @@ class PixelBatch:
 
 @dataclass(frozen=True)
 class _UnitVideo:
-    """Rows of one work unit that are decoded together, because they are cut from the same video file.
-
-    - `shard_rows`: all rows of the shard.
-    - `rows`: the rows to decode. `numbers` are their positions in `shard_rows`.
-    - `wanted`: the frames and crops that the unit needs, or None if it needs no pixels.
-    - `is_last`: True for the last rows of the unit.
-    - `undecoded`: a list with one item for each video of the unit that is not decoded yet. All videos of the unit share
-      the list.
-    """
+    """Rows of one work unit that are decoded together, because they are cut from the same video file."""
 
     unit: WorkUnit
-    shard_rows: list[ClipRow]
-    rows: list[ClipRow]
+    shard_rows: list[ClipRow]  # all rows of the shard
+    rows: list[ClipRow]  # the rows to decode. `numbers` are their positions in `shard_rows`.
     numbers: list[int]
-    wanted: Wanted | None
-    is_last: bool
+    wanted: Wanted | None  # the frames and crops that the unit needs, or None if it needs no pixels
+    is_last: bool  # True for the last rows of the unit
+    # A list with one item for each video of the unit that is not decoded yet. All videos of the unit share the list.
     undecoded: list[None]
 
 

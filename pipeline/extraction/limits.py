@@ -35,18 +35,12 @@ OTHER_CACHE = "values change with it, so it needs another `cache`"
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """A worker and its machine, as far as advice about speed depends on them.
+    """A worker and its machine, as far as advice about speed depends on them."""
 
-    - `is_cpu`: whether the networks run on the CPU.
-    - `cores`: the number of CPU cores.
-    - `decoders`: the number of decoder threads of the worker. 0 means that the thread that computes also decodes.
-    - `has_fast_bf16`: whether the device computes faster in bf16 than in float32.
-    """
-
-    is_cpu: bool
-    cores: int
-    decoders: int
-    has_fast_bf16: bool
+    is_cpu: bool  # whether the networks run on the CPU
+    cores: int  # the number of CPU cores
+    decoders: int  # the number of decoder threads of the worker. 0 means that the thread that computes also decodes.
+    has_fast_bf16: bool  # whether the device computes faster in bf16 than in float32
 
 
 Saved = Callable[[str, str], float | None]  # (stage key, precision) -> share of the time that the precision saves

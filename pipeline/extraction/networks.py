@@ -35,16 +35,13 @@ class Loaded(Demand):
 
     - `cache`: the cache to which the worker writes.
     - `declared`: the stages that the worker writes, and all stages that they read.
-    - `runners`: stage key -> the object that runs the network of the stage. The stage `clips` has no runner.
-    - `device`: the device of the networks.
-    - `transfers`: copies arrays between the host's memory and `device`.
-    - `provenance`: the versions, device and sizes that each ledger record states.
     """
 
+    # Stage key -> the object that runs the network of the stage. The stage `clips` has no runner.
     runners: Mapping[str, Runner]
-    device: torch.device
-    transfers: Transfers
-    provenance: Provenance
+    device: torch.device  # the device of the networks
+    transfers: Transfers  # copies arrays between the host's memory and `device`
+    provenance: Provenance  # the versions, device and sizes that each ledger record states
 
     def moved_to(self, cache: Cache) -> "Loaded":
         """Returns a copy of this object for a worker that writes to `cache`. The copy shares the loaded networks.

@@ -15,32 +15,21 @@ from kinegraph.stages.clock import DEVICE, START_UP, THREADS, of_computing, of_p
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """A summary of the time that one extraction took, summed over all workers and all shards that it finished.
+    """A summary of the time that one extraction took, summed over all workers and all shards that it finished."""
 
-    - `num_clips`, `num_shards`: the numbers of computed clips and shards.
-    - `devices`: the names of the devices that computed.
-    - `workers`: the number of workers that finished shards.
-    - `decoders`: the number of decoder threads of each worker. 0 means that the thread that computes also decodes.
-    - `start_up`: the seconds in which the workers started.
-    - `computing`: kind of work, for example "waiting for decode" -> seconds of the threads that compute, without
-      overlap.
-    - `beside`: kind of work -> seconds of the other threads.
-    - `on_device`: stage key -> seconds on CUDA devices.
-    - `wall`: the seconds that the command took.
-    - `is_one_process`: whether one worker ran in the process of the command.
-    """
-
+    # `num_clips`, `num_shards`: the numbers of computed clips and shards
     num_clips: int
     num_shards: int
-    devices: tuple[str, ...]
-    workers: int
-    decoders: int
-    start_up: float
+    devices: tuple[str, ...]  # the names of the devices that computed
+    workers: int  # the number of workers that finished shards
+    decoders: int  # the number of decoder threads of each worker. 0 means that the thread that computes also decodes.
+    start_up: float  # the seconds in which the workers started
+    # Kind of work, for example "waiting for decode" -> seconds of the threads that compute, without overlap
     computing: dict[str, float]
-    beside: dict[str, float]
-    on_device: dict[str, float]
-    wall: float
-    is_one_process: bool
+    beside: dict[str, float]  # kind of work -> seconds of the other threads
+    on_device: dict[str, float]  # stage key -> seconds on CUDA devices
+    wall: float  # the seconds that the command took
+    is_one_process: bool  # whether one worker ran in the process of the command
 
     @property
     def outside(self) -> float:

@@ -28,23 +28,16 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The result of an extraction.
+    """The result of an extraction."""
 
-    - `plan`: the plan of this run, with the shards and stages that the cache lacked before this run.
-    - `failures`: one Failure for each failed clip of the requested shards and stages.
-    - `num_clips`: the number of clips of the requested shards.
-    - `clips_run`: the number of clips that this run computed.
-    - `units_elsewhere`: the number of planned work units that other runs finished during this run. A work unit is one
-      shard with its stages.
-    - `seconds`: the duration of this run.
-    """
-
-    plan: Plan
-    failures: tuple[Failure, ...]
-    num_clips: int
-    clips_run: int
+    plan: Plan  # the plan of this run, with the shards and stages that the cache lacked before this run
+    failures: tuple[Failure, ...]  # one Failure for each failed clip of the requested shards and stages
+    num_clips: int  # the number of clips of the requested shards
+    clips_run: int  # the number of clips that this run computed
+    # The number of planned work units that other runs finished during this run. A work unit is one shard with its
+    # stages.
     units_elsewhere: int
-    seconds: float
+    seconds: float  # the duration of this run
 
 
 def extract(

@@ -59,18 +59,13 @@ class Suspect(NamedTuple):
 class Pass:
     """One pass of a worker over work units, with lists of the units that the pass could not run. A work unit is one
     shard with the stage keys to compute for it.
-
-    - `leases`: the leases of the worker. A lease reserves a shard for one worker.
-    - `max_deaths`: a unit that has killed this many workers is not run.
-    - `leased`: the units that another run has leased.
-    - `suspects`: the units that may have killed `max_deaths` workers.
-    - `too_late`: a list with the first unit that cannot end before the time limit. Empty if there is no such unit.
     """
 
-    leases: Leases | NoLeases
-    max_deaths: float
-    leased: list[WorkUnit] = field(default_factory=list)
-    suspects: list[Suspect] = field(default_factory=list)
+    leases: Leases | NoLeases  # the leases of the worker. A lease reserves a shard for one worker.
+    max_deaths: float  # a unit that has killed this many workers is not run
+    leased: list[WorkUnit] = field(default_factory=list)  # the units that another run has leased
+    suspects: list[Suspect] = field(default_factory=list)  # the units that may have killed `max_deaths` workers
+    # A list with the first unit that cannot end before the time limit. Empty if there is no such unit.
     too_late: list[WorkUnit] = field(default_factory=list)
 
 

@@ -23,19 +23,14 @@ class ClipScores:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameBoxes:
-    """The N boxes that the head read in one frame of a video.
+    """The N boxes that the head read in one frame of a video."""
 
-    - `seconds`: the time of the frame in the video.
-    - `boxes`: float [N, 4], xyxy in pixels of the upright frame.
-    - `edges`: float [N, N], the weights of the head's graph. Entry (i, j) is the weight of box j in the sum for box i.
-      The diagonal is 0. None if the caller of `predict` did not ask for edges.
-    - `classes`: the name of the class of each box. Empty if the boxes have no classes.
-    """
-
-    seconds: float
-    boxes: np.ndarray
+    seconds: float  # the time of the frame in the video
+    boxes: np.ndarray  # float [N, 4], xyxy in pixels of the upright frame
+    # Float [N, N], the weights of the head's graph. Entry (i, j) is the weight of box j in the sum for box i. The
+    # diagonal is 0. None if the caller of `predict` did not ask for edges.
     edges: np.ndarray | None = None
-    classes: tuple[str, ...] = ()
+    classes: tuple[str, ...] = ()  # the name of the class of each box. Empty if the boxes have no classes.
 
     def strongest_edges(self, most: int) -> list[tuple[int, int, float]]:
         """Returns the `most` strongest edges between boxes, strongest first, as (i, j, weight). i and j are indices of
@@ -107,27 +102,23 @@ class ScoredSpan:
 class Prediction:
     """The scores of one video, or the reason why it has no scores.
 
-    - `video`: the path or URL of the video.
-    - `clips`: one ClipScores for each clip that did not fail, in the order of time.
-    - `spans`: one ScoredSpan for each part of the video from which clips were taken, in the order of time. Several
-      clips of one part, such as its crops, share a span. `spans` is empty if the video could not be opened.
-    - `scores`: float64 [num_classes], the mean or the maximum of the probabilities or logits of the clips, as
-      `kinegraph evaluate` computes it. None if no clip has scores.
-    - `probabilities`: [num_classes], the class probabilities that `scores` stands for. None if no clip has scores.
-    - `failure`: why the first failed clip failed, or why the video has no clips. Otherwise "".
-    - `num_failed`, `num_clips`: the numbers of failed clips and of all clips.
-
     A run with `train.over: videos` scores the whole video at once. Then `clips` and `spans` have one entry, which is
     the whole video, and `num_failed` and `num_clips` count its windows. If all windows failed, `clips` is empty, and
     `spans` has one entry for each window.
     """
 
-    video: str
-    clips: tuple[ClipScores, ...]
+    video: str  # the path or URL of the video
+    clips: tuple[ClipScores, ...]  # one ClipScores for each clip that did not fail, in the order of time
+    # One ScoredSpan for each part of the video from which clips were taken, in the order of time. Several clips of one
+    # part, such as its crops, share a span. `spans` is empty if the video could not be opened.
     spans: tuple[ScoredSpan, ...] = ()
+    # Float64 [num_classes], the mean or the maximum of the probabilities or logits of the clips, as `kinegraph
+    # evaluate` computes it. None if no clip has scores.
     scores: Tensor | None = None
+    # [num_classes], the class probabilities that `scores` stands for. None if no clip has scores.
     probabilities: Tensor | None = None
-    failure: str = ""
+    failure: str = ""  # why the first failed clip failed, or why the video has no clips. Otherwise "".
+    # `num_failed`, `num_clips`: the numbers of failed clips and of all clips
     num_failed: int = 0
     num_clips: int = 0
 

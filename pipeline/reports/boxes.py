@@ -17,30 +17,20 @@ BINS = 24
 class BoxSummary:
     """A summary of the boxes of a cache, for a report. All values are of a sample of R rows. A row has T frames with
     boxes, the time steps. A time step has room for N boxes.
-
-    - `rows`: [R], the row numbers of the sample.
-    - `counts`: [R * T], the number of boxes at each time step.
-    - `most_boxes`: N.
-    - `score_by_rank`: [N], the mean score of the best boxes of all time steps, then of the second best boxes, and so
-      on. NaN if no time step has so many boxes.
-    - `sizes`: for each box, the square root of its share of the frame's area.
-    - `scores`: the score of each box.
-    - `centres`: [SIDE, SIDE], the number of boxes whose centre lies in each cell of a raster over the frame.
-    - `covered`: for each frame, the share of its area that lies inside a box.
-    - `overlaps`: for each box, its largest intersection over union with a box of the next time step.
-    - `has_scores`: false if all scores are 0.
     """
 
-    rows: np.ndarray
-    counts: np.ndarray
-    most_boxes: int
+    rows: np.ndarray  # [R], the row numbers of the sample
+    counts: np.ndarray  # [R * T], the number of boxes at each time step
+    most_boxes: int  # N
+    # [N], the mean score of the best boxes of all time steps, then of the second best boxes, and so on. NaN if no time
+    # step has so many boxes.
     score_by_rank: np.ndarray
-    sizes: np.ndarray
-    scores: np.ndarray
-    centres: np.ndarray
-    covered: np.ndarray
-    overlaps: np.ndarray
-    has_scores: bool
+    sizes: np.ndarray  # for each box, the square root of its share of the frame's area
+    scores: np.ndarray  # the score of each box
+    centres: np.ndarray  # [SIDE, SIDE], the number of boxes whose centre lies in each cell of a raster over the frame
+    covered: np.ndarray  # for each frame, the share of its area that lies inside a box
+    overlaps: np.ndarray  # for each box, its largest intersection over union with a box of the next time step
+    has_scores: bool  # false if all scores are 0
 
 
 def box_summary(samples: ArraySamples) -> BoxSummary | None:

@@ -27,20 +27,15 @@ class FramesMissingError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class ClipPictures:
-    """F decoded frames of one clip, each of H rows and W columns of pixels.
+    """F decoded frames of one clip, each of H rows and W columns of pixels."""
 
-    - `row`: the row number of the clip.
-    - `pixels`: uint8 RGB [F, H, W, 3]. The short side has at most SHORT_PX px.
-    - `times`: [F], the times of the frames in seconds.
-    - `steps`: [F], the time step of each frame, from 0. If every second frame of the clip is a time step, time step 3
-      is frame 6 of the clip.
-    - `has_changed`: true if the video file has changed since the extraction. Cached boxes then do not fit the frames.
-    """
-
-    row: ClipRow
-    pixels: np.ndarray
-    times: np.ndarray
+    row: ClipRow  # the row number of the clip
+    pixels: np.ndarray  # uint8 RGB [F, H, W, 3]. The short side has at most SHORT_PX px.
+    times: np.ndarray  # [F], the times of the frames in seconds
+    # [F], the time step of each frame, from 0. If every second frame of the clip is a time step, time step 3 is frame 6
+    # of the clip.
     steps: np.ndarray
+    # True if the video file has changed since the extraction. Cached boxes then do not fit the frames.
     has_changed: bool
 
 

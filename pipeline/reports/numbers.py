@@ -37,20 +37,16 @@ Seal = tuple[str, int, str]  # time of sealing (ISO 8601), rows, host
 
 @dataclass(kw_only=True)
 class StageNumbers:
-    """The numbers of one stage of a cache, as the ledger records them.
-
-    - `state`: uint8 [rows], the state of each row of the cache. A state is a key of STATES.
-    - `num_shards`: the number of sealed shards.
-    - `made_by`: {(versions, device, host): number of the shards that were made with them}.
-    - `bytes_of`: {name of an array: its bytes on disk}. In an HDF5 cache the key of the stage is the only name.
-    - `seals`: (date and time in ISO 8601, number of rows, host) for each sealed shard.
-    """
+    """The numbers of one stage of a cache, as the ledger records them."""
 
     stage: Stage
-    state: np.ndarray
-    num_shards: int = 0
+    state: np.ndarray  # uint8 [rows], the state of each row of the cache. A state is a key of STATES.
+    num_shards: int = 0  # the number of sealed shards
+    # {(versions, device, host): number of the shards that were made with them}
     made_by: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    # {name of an array: its bytes on disk}. In an HDF5 cache the key of the stage is the only name.
     bytes_of: Counter[str] = field(default_factory=Counter)
+    # (date and time in ISO 8601, number of rows, host) for each sealed shard
     seals: list[Seal] = field(default_factory=list)
 
     @property

@@ -29,17 +29,12 @@ class Mistake:
 class Reliability:
     """Compares the confidence of predictions with how often they are right. The predictions are sorted by confidence
     into bins of equal width. Bins without predictions are left out.
-
-    - `confidence`: the mean confidence in each bin, from 0 to 1.
-    - `accuracy`: the share of right predictions in each bin.
-    - `counts`: the number of predictions in each bin.
-    - `error`: the expected calibration error, which is the mean of |accuracy - confidence| over all predictions.
     """
 
-    confidence: np.ndarray
-    accuracy: np.ndarray
-    counts: np.ndarray
-    error: float
+    confidence: np.ndarray  # the mean confidence in each bin, from 0 to 1
+    accuracy: np.ndarray  # the share of right predictions in each bin
+    counts: np.ndarray  # the number of predictions in each bin
+    error: float  # the expected calibration error, which is the mean of |accuracy - confidence| over all predictions
 
 
 class Predicted:

@@ -68,21 +68,14 @@ SECTIONS: tuple[tuple[str, str, Maker], ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenReport:
-    """A report that was written to the file `path`.
-
-    - `num_bytes`: the size of the file.
-    - `absent`: {title of a section without content: reason}.
-    - `num_figures`: the number of figures of the report.
-    - `left_out`: the number of strips of frames for which the page had no room.
-    - `unfinished`: a sentence that names the runs that are left out because they are not finished, or "".
-    """
+    """A report that was written to the file `path`."""
 
     path: Path
-    num_bytes: int
-    absent: Mapping[str, str]
-    num_figures: int
-    left_out: int
-    unfinished: str
+    num_bytes: int  # the size of the file
+    absent: Mapping[str, str]  # {title of a section without content: reason}
+    num_figures: int  # the number of figures of the report
+    left_out: int  # the number of strips of frames for which the page had no room
+    unfinished: str  # a sentence that names the runs that are left out because they are not finished, or ""
 
 
 def write_report(

@@ -25,32 +25,21 @@ COUNT, BOXES, SCORES = "proposals/count", "proposals/boxes", "proposals/scores"
 class VectorSummary:
     """A summary of the vectors of one array with T time steps and C channels, for a report. All values are of a sample
     of the array's rows. S is the number of splits.
-
-    - `name`: the name of the array.
-    - `rows`: the row numbers of the sample.
-    - `num_usable`: the number of all rows that have values.
-    - `norms`: the L2 norm of each vector.
-    - `norm_by_step`: [T], the mean L2 norm at each time step.
-    - `zero_share`: the share of the values that are 0, from 0 to 1.
-    - `num_not_finite`: the number of NaN and infinite values.
-    - `mean`, `std`: [C], the mean and the standard deviation of each channel.
-    - `dead`: the numbers of the channels that have the same value in all vectors.
-    - `split_means`: [S, C], the mean of each channel in each split. NaN for a split with fewer than 30 rows.
-    - `split_norms`: [S], the mean L2 norm in each split.
     """
 
-    name: str
-    rows: np.ndarray
-    num_usable: int
-    norms: np.ndarray
-    norm_by_step: np.ndarray
-    zero_share: float
-    num_not_finite: int
+    name: str  # the name of the array
+    rows: np.ndarray  # the row numbers of the sample
+    num_usable: int  # the number of all rows that have values
+    norms: np.ndarray  # the L2 norm of each vector
+    norm_by_step: np.ndarray  # [T], the mean L2 norm at each time step
+    zero_share: float  # the share of the values that are 0, from 0 to 1
+    num_not_finite: int  # the number of NaN and infinite values
+    # `mean`, `std`: [C], the mean and the standard deviation of each channel
     mean: np.ndarray
     std: np.ndarray
-    dead: np.ndarray
-    split_means: np.ndarray
-    split_norms: np.ndarray
+    dead: np.ndarray  # the numbers of the channels that have the same value in all vectors
+    split_means: np.ndarray  # [S, C], the mean of each channel in each split. NaN for a split with fewer than 30 rows.
+    split_norms: np.ndarray  # [S], the mean L2 norm in each split
 
     def drift(self, first: int, second: int) -> np.ndarray:
         """Returns how far the means of two splits are apart, float64 [channels]. Element c is the absolute difference

@@ -23,26 +23,17 @@ class Paragraph:
 class ReportTable:
     """A table in a section of a report.
 
-    - `caption`: the title above the table.
-    - `header`: the names of the columns.
-    - `rows`: for each row, the texts of its cells.
-    - `numeric`: the numbers, from 0, of the columns that are aligned to the right.
-    - `sortable`: if true, a click on the name of a column sorts the rows.
-    - `filterable`: if true, the page has a text field that hides the rows without the typed text.
-    - `closed`: if true, the table is hidden until the reader clicks on its title.
-    - `note`: a text below the table, or "".
-
     Raises ValueError if a row has more or fewer cells than `header`.
     """
 
-    caption: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    numeric: frozenset[int] = frozenset()
-    sortable: bool = False
-    filterable: bool = False
-    closed: bool = False
-    note: str = ""
+    caption: str  # the title above the table
+    header: Sequence[str]  # the names of the columns
+    rows: Sequence[Sequence[str]]  # for each row, the texts of its cells
+    numeric: frozenset[int] = frozenset()  # the numbers, from 0, of the columns that are aligned to the right
+    sortable: bool = False  # if true, a click on the name of a column sorts the rows
+    filterable: bool = False  # if true, the page has a text field that hides the rows without the typed text
+    closed: bool = False  # if true, the table is hidden until the reader clicks on its title
+    note: str = ""  # a text below the table, or ""
 
     def __post_init__(self) -> None:
         for row in self.rows:

@@ -39,22 +39,15 @@ class IgnoreInterrupts(WorkerPlugin):
 
 @dataclass(frozen=True, kw_only=True)
 class RunTask:
-    """A task for a Dask worker: one training run.
+    """A task for a Dask worker: one training run."""
 
-    - `config`: the config, with the cache on which the run is trained.
-    - `run`: the run to train.
-    - `place`: the place of the run among all runs of the command, for messages.
-    - `versions`: package name -> version. The worker must have the same versions.
-    - `topic`: the Dask topic to which the worker reports each epoch.
-    - `of_client`: True if the workers are child processes of the command, named 0, 1, 2, ... Such a worker uses the
-      CUDA device with its number. False if each worker has devices of its own.
-    """
-
-    config: Config
-    run: WantedRun
-    place: RunPlace
-    versions: Mapping[str, str]
-    topic: str
+    config: Config  # the config, with the cache on which the run is trained
+    run: WantedRun  # the run to train
+    place: RunPlace  # the place of the run among all runs of the command, for messages
+    versions: Mapping[str, str]  # package name -> version. The worker must have the same versions.
+    topic: str  # the Dask topic to which the worker reports each epoch
+    # True if the workers are child processes of the command, named 0, 1, 2, ... Such a worker uses the CUDA device with
+    # its number. False if each worker has devices of its own.
     of_client: bool
 
 

@@ -54,19 +54,13 @@ class VideosChanged(UsageError):
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """The threads and limits for decoding, which all splits of a run share.
+    """The threads and limits for decoding, which all splits of a run share."""
 
-    - `pool`: the threads that decode.
-    - `staging`: copies videos at URLs to this machine.
-    - `timeout_seconds`: the time limit for decoding one video.
-    - `device`: the device of the networks.
-    - `order`: a lock to hold while several copies of videos at URLs are begun.
-    """
-
-    pool: ThreadPoolExecutor
-    staging: Staging
-    timeout_seconds: float
-    device: torch.device
+    pool: ThreadPoolExecutor  # the threads that decode
+    staging: Staging  # copies videos at URLs to this machine
+    timeout_seconds: float  # the time limit for decoding one video
+    device: torch.device  # the device of the networks
+    # A lock to hold while several copies of videos at URLs are begun
     order: threading.Lock  # copies of videos at URLs must be used in the order in which they were begun
 
 

@@ -31,27 +31,21 @@ COMPARISON_FILE = "comparison.json"  # in the folder of a tuned run
 
 
 class JointComparison(BaseModel):
-    """Test scores of one seed, from 0 to 1, after different trainings that all start from one trained run.
-
-    - `start`: the score of the trained run itself.
-    - `joint`: the score after fine-tuning of head and backbone, computed from pixels. `joint_seconds` is the training
-      time.
-    - `head_alone`: the score after training the head alone, for as many epochs as the fine-tuning.
-    - `head_at_cost`: the score after training the head alone for `epochs_at_cost` epochs. These epochs take about as
-      many seconds as the fine-tuning.
-    - `tuned_sha256`: the digest of the head after fine-tuning.
-    """
+    """Test scores of one seed, from 0 to 1, after different trainings that all start from one trained run."""
 
     model_config = ConfigDict(frozen=True)
 
     seed: int
-    start: float
+    start: float  # the score of the trained run itself
+    # The score after fine-tuning of head and backbone, computed from pixels. `joint_seconds` is the training time.
     joint: float
-    head_alone: float
+    head_alone: float  # the score after training the head alone, for as many epochs as the fine-tuning
+    # The score after training the head alone for `epochs_at_cost` epochs. These epochs take about as many seconds as
+    # the fine-tuning.
     head_at_cost: float
     epochs_at_cost: int
     joint_seconds: float
-    tuned_sha256: str
+    tuned_sha256: str  # the digest of the head after fine-tuning
 
 
 def compare(

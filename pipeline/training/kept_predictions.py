@@ -31,13 +31,7 @@ START = "predictions-"  # of the names of the files
 
 
 class PredictionsDocument(BaseModel):
-    """A JSON document in the metadata of predictions-<split>.parquet, under the key "kinegraph".
-
-    - `scores_are`: "logits" or "probabilities", the content of the column `scores`.
-    - `clips`: the digest of the clips and labels of the split, as in `counts` of results.json.
-    - `recipe`: the fingerprint of the training options, the features and the training clips.
-    - `weights_sha256`: the digest of the head's weights, or None for a run of an earlier version.
-    """
+    """A JSON document in the metadata of predictions-<split>.parquet, under the key "kinegraph"."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -45,30 +39,23 @@ class PredictionsDocument(BaseModel):
     split: str
     class_names: tuple[str, ...]
     multi_label: bool
-    scores_are: Literal["logits", "probabilities"]
-    clips: str
-    recipe: str
-    weights_sha256: str | None
+    scores_are: Literal["logits", "probabilities"]  # "logits" or "probabilities", the content of the column `scores`
+    clips: str  # the digest of the clips and labels of the split, as in `counts` of results.json
+    recipe: str  # the fingerprint of the training options, the features and the training clips
+    weights_sha256: str | None  # the digest of the head's weights, or None for a run of an earlier version
     kinegraph_version: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeptPredictions:
-    """The scores of the V videos of a split, for K classes. The videos have the order of the data set's list.
+    """The scores of the V videos of a split, for K classes. The videos have the order of the data set's list."""
 
-    - `num_clips`: int32 [V], the number of clips of each video whose extraction did not fail.
-    - `clip_ids`: one item for each video: the id of its clip if `num_clips` is 1, otherwise None.
-    - `labels`: the class numbers of each video.
-    - `scores`: float32 [V, K]. NaN for a video whose clips all failed.
-    - `about`: facts about the scores, for example whether they are logits or probabilities.
-    """
-
-    about: PredictionsDocument
+    about: PredictionsDocument  # facts about the scores, for example whether they are logits or probabilities
     video_ids: Sequence[str]
-    clip_ids: Sequence[str | None]
-    num_clips: np.ndarray
-    labels: Sequence[Sequence[int]]
-    scores: np.ndarray
+    clip_ids: Sequence[str | None]  # one item for each video: the id of its clip if `num_clips` is 1, otherwise None
+    num_clips: np.ndarray  # int32 [V], the number of clips of each video whose extraction did not fail
+    labels: Sequence[Sequence[int]]  # the class numbers of each video
+    scores: np.ndarray  # float32 [V, K]. NaN for a video whose clips all failed.
 
     @property
     def probabilities(self) -> np.ndarray:

@@ -30,20 +30,14 @@ class ResultsError(UsageError):
 
 
 class SplitCounts(BaseModel):
-    """The numbers of videos and clips of a split that was scored.
-
-    - `num_videos`: the number of videos.
-    - `num_failed`: the number of videos whose clips all failed. Such a video counts as wrong.
-    - `num_unsealed_clips`: the number of clips that are not extracted yet. Scores leave them out.
-    - `digest`: identifies the clips and labels of the split. "" in results of earlier versions.
-    """
+    """The numbers of videos and clips of a split that was scored."""
 
     model_config = ConfigDict(frozen=True)
 
-    num_videos: int
-    num_failed: int
-    num_unsealed_clips: int
-    digest: str = ""
+    num_videos: int  # the number of videos
+    num_failed: int  # the number of videos whose clips all failed. Such a video counts as wrong.
+    num_unsealed_clips: int  # the number of clips that are not extracted yet. Scores leave them out.
+    digest: str = ""  # identifies the clips and labels of the split. "" in results of earlier versions.
 
     @classmethod
     def of(cls, clips: "Samples", digest: str) -> Self:
@@ -56,50 +50,36 @@ class SplitCounts(BaseModel):
 
 
 class RunResults(BaseModel):
-    """The results of one training run, which results.json contains.
-
-    - `name`, `seed`: the name of the head or variant, and the seed.
-    - `cache`, `cache_fingerprint`: the cache, and the fingerprint of the arrays that the run reads.
-    - `recipe`: the training options.
-    - `trained_on`: digests of the clips, labels and classes. Empty for a run of an earlier version.
-    - `random_weights`: the keys of the stages with random weights that the run reads. None for a run of an earlier
-      version.
-    - `environment`: the versions of packages, the device and the number of threads.
-    - `num_parameters`: the number of parameters of the head.
-    - `num_train_clips`: the number of clips of the training split.
-    - `num_failed_videos`: the number of training videos whose clips all failed.
-    - `metric`: the validation metric by which the best epoch was chosen. None without a validation split.
-    - `best_epoch`: the number of the best epoch.
-    - `seconds`: the training time, summed over all parts of an interrupted run.
-    - `history`: a record for each epoch.
-    - `scores`: split -> metric -> value, a fraction from 0 to 1.
-    - `counts`: split -> its numbers of videos and clips.
-    - `candidate`: the candidate that validation chose, or None for a head without candidates. A candidate is a set of
-      weights with its own learning rate and weight decay.
-    - `of_candidates`: candidate -> its best validation metric, or None if its training diverged.
-    """
+    """The results of one training run, which results.json contains."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     schema_version: Literal[1] = 1
+    # `name`, `seed`: the name of the head or variant, and the seed
     name: str
     seed: int
+    # `cache`, `cache_fingerprint`: the cache, and the fingerprint of the arrays that the run reads
     cache: str
     cache_fingerprint: str
-    recipe: TrainOptions
+    recipe: TrainOptions  # the training options
+    # Digests of the clips, labels and classes. Empty for a run of an earlier version.
     trained_on: dict[str, Any] = Field(default_factory=dict)
+    # The keys of the stages with random weights that the run reads. None for a run of an earlier version.
     random_weights: tuple[str, ...] | None = None
-    environment: dict[str, str]
-    num_parameters: int
-    num_train_clips: int
-    num_failed_videos: int
-    metric: str | None
-    best_epoch: int
-    seconds: float
-    history: list[dict[str, Any]]
-    scores: dict[str, dict[str, float]]
-    counts: dict[str, SplitCounts] = Field(default_factory=dict)
+    environment: dict[str, str]  # the versions of packages, the device and the number of threads
+    num_parameters: int  # the number of parameters of the head
+    num_train_clips: int  # the number of clips of the training split
+    num_failed_videos: int  # the number of training videos whose clips all failed
+    metric: str | None  # the validation metric by which the best epoch was chosen. None without a validation split.
+    best_epoch: int  # the number of the best epoch
+    seconds: float  # the training time, summed over all parts of an interrupted run
+    history: list[dict[str, Any]]  # a record for each epoch
+    scores: dict[str, dict[str, float]]  # split -> metric -> value, a fraction from 0 to 1
+    counts: dict[str, SplitCounts] = Field(default_factory=dict)  # split -> its numbers of videos and clips
+    # The candidate that validation chose, or None for a head without candidates. A candidate is a set of weights with
+    # its own learning rate and weight decay.
     candidate: str | None = None
+    # Candidate -> its best validation metric, or None if its training diverged
     of_candidates: dict[str, float | None] = Field(default_factory=dict)
 
     def row(self) -> dict[str, Any]:

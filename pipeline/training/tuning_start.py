@@ -38,26 +38,16 @@ from kinegraph.stages.training.options import FREE, TrainOptions
 
 @dataclass(frozen=True, kw_only=True)
 class TuningStart:
-    """The trained run from which fine-tuning starts, and the backbones whose features its head reads.
+    """The trained run from which fine-tuning starts, and the backbones whose features its head reads."""
 
-    - `folder`: the folder of the run.
-    - `record`: the record of its training.
-    - `head`: the trained head.
-    - `entries`: the backbones whose features the head reads.
-    - `networks`: the networks of these backbones, in the same order.
-    - `digests`: stage key -> digest of the weights.
-    - `keys`: the keys of the stages whose arrays the head reads.
-    - `weights_sha256`: the digest of the head's weights.
-    """
-
-    folder: Path
-    record: RunRecord
-    head: Head
-    entries: tuple[OnlineEntry, ...]
-    networks: tuple[Normalised, ...]
-    digests: Mapping[str, str]
-    keys: tuple[str, ...]
-    weights_sha256: str
+    folder: Path  # the folder of the run
+    record: RunRecord  # the record of its training
+    head: Head  # the trained head
+    entries: tuple[OnlineEntry, ...]  # the backbones whose features the head reads
+    networks: tuple[Normalised, ...]  # the networks of these backbones, in the same order
+    digests: Mapping[str, str]  # stage key -> digest of the weights
+    keys: tuple[str, ...]  # the keys of the stages whose arrays the head reads
+    weights_sha256: str  # the digest of the head's weights
 
 
 def start_of(config: Config, cache: Cache, *, allow_code: bool) -> TuningStart:

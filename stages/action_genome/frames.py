@@ -18,37 +18,26 @@ SPLITS = ("train", "test")
 
 @dataclass(frozen=True, kw_only=True)
 class GenomeObject:
-    """An object in an annotated frame of Action Genome.
+    """An object in an annotated frame of Action Genome."""
 
-    - `class_number`: the number of the class of the object. It is a line of object_classes.txt, counted from 0.
-    - `is_visible`: whether the frame shows the object. If it is false, the object has no box and no relations.
-    - `box_xyxy`: (x1, y1, x2, y2) in pixels of the frame from which the annotations were made, or None.
-    - `relations`: the numbers of the relations of the object to the person. They are lines of
-      relationship_classes.txt, counted from 0.
-    """
-
-    class_number: int
-    is_visible: bool
+    class_number: int  # the number of the class of the object. It is a line of object_classes.txt, counted from 0.
+    is_visible: bool  # whether the frame shows the object. If it is false, the object has no box and no relations.
+    # (x1, y1, x2, y2) in pixels of the frame from which the annotations were made, or None
     box_xyxy: tuple[float, float, float, float] | None
+    # The numbers of the relations of the object to the person. They are lines of relationship_classes.txt, counted from
+    # 0.
     relations: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class GenomeFrame:
-    """An annotated frame of Action Genome. It may have no person and no object.
+    """An annotated frame of Action Genome. It may have no person and no object."""
 
-    - `number`: the number of the frame in the video, counted from 1.
-    - `size`: (width, height) of the frame in pixels.
-    - `persons_xyxy`: the boxes (x1, y1, x2, y2) of n persons that a detector found, in pixels, float32 [n, 4].
-    - `person_scores`: the scores of these boxes, float32 [n].
-    - `objects`: the objects, in the order of the annotations.
-    """
-
-    number: int
-    size: tuple[int, int]
-    persons_xyxy: np.ndarray
-    person_scores: np.ndarray
-    objects: tuple[GenomeObject, ...]
+    number: int  # the number of the frame in the video, counted from 1
+    size: tuple[int, int]  # (width, height) of the frame in pixels
+    persons_xyxy: np.ndarray  # the boxes (x1, y1, x2, y2) of n persons that a detector found, in pixels, float32 [n, 4]
+    person_scores: np.ndarray  # the scores of these boxes, float32 [n]
+    objects: tuple[GenomeObject, ...]  # the objects, in the order of the annotations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,39 +46,26 @@ class GenomeFrames:
     frames, and P persons of all frames.
 
     The method `frame` returns one frame as a GenomeFrame.
-
-    - `videos`: the names of the videos without the ending .mp4, sorted, [V].
-    - `is_test`: bool [V], true for the videos of the split "test".
-    - `frame_starts`: [V + 1]. The frames of video v have the indices `frame_starts[v]` to `frame_starts[v + 1]` - 1.
-    - `numbers`: the number of each frame in its video, counted from 1, int32 [F]. The frames of a video are in
-      ascending order.
-    - `sizes`: (width, height) of each frame in pixels, int32 [F, 2].
-    - `object_starts`: [F + 1]. The objects of frame f have the indices `object_starts[f]` to `object_starts[f + 1]` -
-      1.
-    - `classes`: the class number of each object, int16 [K].
-    - `visible`: bool [K], true for objects that the frame shows.
-    - `boxes_xywh`: (x, y, width, height) of each object in pixels, float64 [K, 4]. NaN for an object that is not
-      visible.
-    - `relations`: uint32 [K]. Bit r is 1 if the object has the relation r to the person.
-    - `person_starts`: [F + 1]. The persons of frame f have the indices `person_starts[f]` to `person_starts[f + 1]` -
-      1.
-    - `persons_xyxy`: (x1, y1, x2, y2) of each person in pixels, float32 [P, 4].
-    - `person_scores`: the score of each person, float32 [P].
     """
 
-    videos: np.ndarray
-    is_test: np.ndarray
+    videos: np.ndarray  # the names of the videos without the ending .mp4, sorted, [V]
+    is_test: np.ndarray  # bool [V], true for the videos of the split "test"
+    # [V + 1]. The frames of video v have the indices `frame_starts[v]` to `frame_starts[v + 1]` - 1.
     frame_starts: np.ndarray
+    # The number of each frame in its video, counted from 1, int32 [F]. The frames of a video are in ascending order.
     numbers: np.ndarray
-    sizes: np.ndarray
+    sizes: np.ndarray  # (width, height) of each frame in pixels, int32 [F, 2]
+    # [F + 1]. The objects of frame f have the indices `object_starts[f]` to `object_starts[f + 1]` - 1.
     object_starts: np.ndarray
-    classes: np.ndarray
-    visible: np.ndarray
+    classes: np.ndarray  # the class number of each object, int16 [K]
+    visible: np.ndarray  # bool [K], true for objects that the frame shows
+    # (x, y, width, height) of each object in pixels, float64 [K, 4]. NaN for an object that is not visible.
     boxes_xywh: np.ndarray
-    relations: np.ndarray
+    relations: np.ndarray  # uint32 [K]. Bit r is 1 if the object has the relation r to the person.
+    # [F + 1]. The persons of frame f have the indices `person_starts[f]` to `person_starts[f + 1]` - 1.
     person_starts: np.ndarray
-    persons_xyxy: np.ndarray
-    person_scores: np.ndarray
+    persons_xyxy: np.ndarray  # (x1, y1, x2, y2) of each person in pixels, float32 [P, 4]
+    person_scores: np.ndarray  # the score of each person, float32 [P]
 
     @cached_property
     def _place(self) -> dict[str, int]:

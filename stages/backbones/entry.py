@@ -16,59 +16,44 @@ INFLATE = "inflate:"  # prefix of weights that are made from weights of a 2D net
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
-    """The size and the cost of a network with its classifier, as papers count them.
+    """The size and the cost of a network with its classifier, as papers count them."""
 
-    `num_params`: the number of trainable parameters.
-    `gmacs`: billions of multiplications for one clip, in convolutions, linear layers and attention.
-    `num_frames`, `size`: the clip has `num_frames` frames of `size` x `size` px.
-    `num_classes`: the number of classes of the classifier. 0 means that there is no classifier.
-    """
-
-    num_params: int
-    gmacs: float
+    num_params: int  # the number of trainable parameters
+    gmacs: float  # billions of multiplications for one clip, in convolutions, linear layers and attention
+    # `num_frames`, `size`: the clip has `num_frames` frames of `size` x `size` px
     num_frames: int
     size: int
-    num_classes: int
+    num_classes: int  # the number of classes of the classifier. 0 means that there is no classifier.
 
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneEntry:
-    """The description of a backbone in the catalogue.
+    """The description of a backbone in the catalogue."""
 
-    `name`: the name of the backbone in configs.
-    `taps`: its taps, the named layers whose output can be cached.
-    `size`: the input is a square of `size` x `size` px.
-    `mean`, `std`: normalise the pixels of the input, RGB from 0 to 1.
-    `weights`: {name: WeightSource}, the weights files that have a name.
-    `counts`: its published parameter counts and costs, or None.
-    `options`: {option of the network: allowed values}. The first value is that of the paper.
-    `chosen`: {option: value} of the options that have another value than in the paper.
-    `min_frames`: a clip should have at least this number of frames.
-    `inflates`: the name of the 2D backbone whose weights can become weights of this network (inflation), or None.
-    `sees_single_frames`: whether the maps of a frame depend on this frame alone.
-    `sees`: "rgb" for pictures, "flow" for optical flow.
-    `head_channels`: the number of channels of the output `head` after the last tap. None if there is no such output.
-    `folder`: the path of the user's folder that describes the network, or "".
-    `identity`: {option: value} by which a fingerprint identifies a network of a folder. Empty for other networks.
-    `remarks`: sentences for the user about what kinegraph does in another way than the network's own processor.
-    """
-
-    name: str
-    taps: tuple[Tap, ...]
-    size: int
+    name: str  # the name of the backbone in configs
+    taps: tuple[Tap, ...]  # its taps, the named layers whose output can be cached
+    size: int  # the input is a square of `size` x `size` px
+    # `mean`, `std`: normalise the pixels of the input, RGB from 0 to 1
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    # {name: WeightSource}, the weights files that have a name
     weights: Mapping[str, WeightSource] = field(default_factory=dict)
-    counts: Counts | None = None
+    counts: Counts | None = None  # its published parameter counts and costs, or None
+    # {option of the network: allowed values}. The first value is that of the paper.
     options: Mapping[str, tuple[int | str, ...]] = field(default_factory=dict)
+    # {option: value} of the options that have another value than in the paper
     chosen: ModelOptions = field(default_factory=dict)
-    min_frames: int = 1
+    min_frames: int = 1  # a clip should have at least this number of frames
+    # The name of the 2D backbone whose weights can become weights of this network (inflation), or None
     inflates: str | None = None
-    sees_single_frames: bool = False
-    sees: Literal["rgb", "flow"] = "rgb"
+    sees_single_frames: bool = False  # whether the maps of a frame depend on this frame alone
+    sees: Literal["rgb", "flow"] = "rgb"  # "rgb" for pictures, "flow" for optical flow
+    # The number of channels of the output `head` after the last tap. None if there is no such output.
     head_channels: int | None = None
-    folder: str = ""
+    folder: str = ""  # the path of the user's folder that describes the network, or ""
+    # {option: value} by which a fingerprint identifies a network of a folder. Empty for other networks.
     identity: Mapping[str, int | str] = field(default_factory=dict)
+    # Sentences for the user about what kinegraph does in another way than the network's own processor
     remarks: tuple[str, ...] = ()
 
     @property

@@ -30,31 +30,24 @@ CHOICES: Mapping[str, tuple[int | str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetLayout:
-    """The layout of one network of the ResNet-3D family.
+    """The layout of one network of the ResNet-3D family."""
 
-    `blocks`: number of residual blocks in each of res2 to res5.
-    `stem_frames`: length in frames of the kernel of the first convolution.
-    `temporal_kernels`: a key of TEMPORAL_KERNELS, for example "alternate".
-    `non_local`: {stage: indices of residual blocks, from 0}, such as {"res3": (1, 3)}. A non-local block follows each
-    of these blocks.
-    `res3_attention_frames`: number of frames in a group of the non-local blocks of res3. Positions attend to positions
-    in the same group. "all" means that the group is the whole clip.
-    `pool1_padding`: padding of pool1 in space.
-    `stem_time_stride`, `pool1_time_stride`, `pool2_time_stride`: strides in time. The kernels of pool1 and pool2 span
-    as many frames as their strides.
-    `res5_stride`: stride of res5 in space.
-    """
-
-    blocks: tuple[int, int, int, int] = (3, 4, 6, 3)
-    stem_frames: int
-    temporal_kernels: str
+    blocks: tuple[int, int, int, int] = (3, 4, 6, 3)  # number of residual blocks in each of res2 to res5
+    stem_frames: int  # length in frames of the kernel of the first convolution
+    temporal_kernels: str  # a key of TEMPORAL_KERNELS, for example "alternate"
+    # {stage: indices of residual blocks, from 0}, such as {"res3": (1, 3)}. A non-local block follows each of these
+    # blocks.
     non_local: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    # `stem_time_stride`, `pool1_time_stride`, `pool2_time_stride`: strides in time. The kernels of pool1 and pool2 span
+    # as many frames as their strides.
     stem_time_stride: int = 1
     pool1_time_stride: int = 1
-    pool1_padding: int = 1
+    pool1_padding: int = 1  # padding of pool1 in space
     pool2_time_stride: int
+    # Number of frames in a group of the non-local blocks of res3. Positions attend to positions in the same group.
+    # "all" means that the group is the whole clip.
     res3_attention_frames: int | Literal["all"] = "all"
-    res5_stride: int
+    res5_stride: int  # stride of res5 in space
 
     @property
     def options(self) -> dict[str, tuple[int | str, ...]]:

@@ -28,31 +28,24 @@ class WrongFrames(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Tap:
-    """The description of a tap, a named layer at which a backbone can be cut. The output of the layer is called maps.
+    """A tap: a named layer at which a backbone can be cut. The output of the layer is called maps."""
 
-    `name`: the name in configs, such as `res5`.
-    `channels`: the number of channels of the maps.
-    `space`: (kernel, stride) of each layer that changes the height and width of the maps, from the input up to the tap.
-    `time`: (kernel, stride) of each layer that changes the number of time steps, from the input up to the tap.
-    `size_multiple`: the side of the input in px must be a multiple of this number.
-    `frames_multiple`: the number of frames of the input must be a multiple of this number.
-    `only_size`: the side of the input in px, if the network takes only one size. Otherwise None.
-    `only_frames`: the number of frames of the input, if the network takes only one number. Otherwise None.
-    `class_token`: "frame" if the network has a class token for each map of the tap, "clip" if it has one for the whole
-    clip, None if it has none. A class token has as many channels as a map.
-    `is_spread`: if true, the maps are those of the frames that `spread_frames` returns, from the first frame to the
-    last. If false, neighbouring maps are `temporal_stride` frames apart.
-    """
-
-    name: str
-    channels: int
+    name: str  # the name in configs, such as `res5`
+    channels: int  # the number of channels of the maps
+    # (kernel, stride) of each layer that changes the height and width of the maps, from the input up to the tap
     space: tuple[Window, ...]
+    # (kernel, stride) of each layer that changes the number of time steps, from the input up to the tap
     time: tuple[Window, ...] = ()
-    size_multiple: int = 1
-    frames_multiple: int = 1
-    only_size: int | None = None
+    size_multiple: int = 1  # the side of the input in px must be a multiple of this number
+    frames_multiple: int = 1  # the number of frames of the input must be a multiple of this number
+    only_size: int | None = None  # the side of the input in px, if the network takes only one size. Otherwise None.
+    # The number of frames of the input, if the network takes only one number. Otherwise None.
     only_frames: int | None = None
+    # "frame" if the network has a class token for each map of the tap, "clip" if it has one for the whole clip, None if
+    # it has none. A class token has as many channels as a map.
     class_token: Steps | None = None
+    # If true, the maps are those of the frames that `spread_frames` returns, from the first frame to the last. If
+    # false, neighbouring maps are `temporal_stride` frames apart.
     is_spread: bool = False
 
     @property
@@ -138,19 +131,14 @@ def _length(length: int, windows: tuple[Window, ...]) -> int:
 class Level(NamedTuple):
     """A tap and the layers between the next lower tap and this tap. The layers of the lowest tap begin at the input of
     the network.
-
-    `name`: the name of the tap.
-    `channels`: the number of channels of its maps.
-    `space`: (kernel, stride) of each of the layers that changes the height and width of the maps.
-    `time`: (kernel, stride) of each of the layers that changes the number of time steps.
-    `frames_multiple`: the number of maps of a clip at the tap must be a multiple of this number.
     """
 
-    name: str
-    channels: int
+    name: str  # the name of the tap
+    channels: int  # the number of channels of its maps
+    # (kernel, stride) of each of the layers that changes the height and width of the maps
     space: tuple[Window, ...] = ()
-    time: tuple[Window, ...] = ()
-    frames_multiple: int = 1
+    time: tuple[Window, ...] = ()  # (kernel, stride) of each of the layers that changes the number of time steps
+    frames_multiple: int = 1  # the number of maps of a clip at the tap must be a multiple of this number
 
 
 def taps_of(*levels: Level, size_multiple: int = 1, **limits: Any) -> tuple[Tap, ...]:

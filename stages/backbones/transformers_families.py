@@ -19,64 +19,50 @@ Order = Literal["thw", "hwt", "hw"]
 class ModelFamily:
     """The description of all networks of one family, such as VideoMAE. The `config.json` of such a network has the
     `model_type` of this description.
-
-    `about`: published networks of the family, in words.
-    `usual`: the name of one published network. Lists show its numbers as an example of the family.
-    `usual_config`: the values in the `config.json` of the network `usual` that differ from `defaults`.
-    `counts`: the size and cost of the network `usual` without a classifier, with the output `head` if the family has
-    one.
-    `module`: the file of transformers with the class of the network, below `transformers.models`.
-    `network`, `config`: the name of the class of the network, and the name of the class of its config.
-    `layers`: the dotted path of the list of layers in the network, for example `encoder.layer`.
-    `norm`: the dotted path of the norm after the last layer. None if the network has no such norm.
-    `order`: the order of the patch tokens, from the slowest axis to the fastest: "thw" or "hwt" for videos, "hw" for
-    single images. t is time, h are rows and w are columns.
-    `class_token`: whether the first token is a class token.
-    `frames`, `tubelet`: keys in `config.json` of the number of frames, and of the number of frames of a patch. None in
-    networks of single images.
-    `patch`, `size`: keys in `config.json` of the side of a patch, and of the side of the input.
-    `defaults`: values of keys that `config.json` may lack, as in the class of the config.
-    `vision`: the key of `config.json` that has the config of the network, if the file also describes a text network.
-    `is_exact`: whether the network takes only the size and the number of frames in its config.
-    `resamples`: whether the network needs an argument to resample its table of positions for another size.
-    `has_grid`: whether the attention layers keep the number of rows of a map as `grid_size`.
-    `head`: the field of the network's result that is the output `head`. Empty if there is no such output.
-    `head_module`: the submodule that only the output `head` needs.
-    `left_out`: {beginning of a name: reason} of tensors in a file that are not loaded.
-    `unneeded`: beginnings of the names of tensors of the network that its maps do not need. A file may lack them.
-    `arguments`: further arguments of the network's method `forward`.
-    `processor_keys`: keys that the file of the processor must have, besides mean and standard deviation.
-    `short_of_crop`: short side of the resized frame, divided by the side of the crop. If it is given, the short side in
-    the file of the processor is ignored.
     """
 
     model_type: str
-    about: str
-    usual: str
+    about: str  # published networks of the family, in words
+    usual: str  # the name of one published network. Lists show its numbers as an example of the family.
+    # The size and cost of the network `usual` without a classifier, with the output `head` if the family has one
     counts: Counts
+    # The values in the `config.json` of the network `usual` that differ from `defaults`
     usual_config: Mapping[str, Any] = field(default_factory=dict)
-    module: str
+    module: str  # the file of transformers with the class of the network, below `transformers.models`
+    # `network`, `config`: the name of the class of the network, and the name of the class of its config
     network: str
     config: str
-    layers: str
-    norm: str | None
+    layers: str  # the dotted path of the list of layers in the network, for example `encoder.layer`
+    norm: str | None  # the dotted path of the norm after the last layer. None if the network has no such norm.
+    # The order of the patch tokens, from the slowest axis to the fastest: "thw" or "hwt" for videos, "hw" for single
+    # images. t is time, h are rows and w are columns.
     order: Order
-    class_token: bool = False
+    class_token: bool = False  # whether the first token is a class token
+    # `frames`, `tubelet`: keys in `config.json` of the number of frames, and of the number of frames of a patch. None
+    # in networks of single images.
     frames: str | None = None
     tubelet: str | None = None
+    # `patch`, `size`: keys in `config.json` of the side of a patch, and of the side of the input
     patch: str = "patch_size"
     size: str = "image_size"
+    # Values of keys that `config.json` may lack, as in the class of the config
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    # The key of `config.json` that has the config of the network, if the file also describes a text network
     vision: str | None = None
-    is_exact: bool = False
-    resamples: bool = False
-    has_grid: bool = False
-    head: str = ""
-    head_module: str = ""
+    is_exact: bool = False  # whether the network takes only the size and the number of frames in its config
+    resamples: bool = False  # whether the network needs an argument to resample its table of positions for another size
+    has_grid: bool = False  # whether the attention layers keep the number of rows of a map as `grid_size`
+    head: str = ""  # the field of the network's result that is the output `head`. Empty if there is no such output.
+    head_module: str = ""  # the submodule that only the output `head` needs
+    # {beginning of a name: reason} of tensors in a file that are not loaded
     left_out: Mapping[str, str] = field(default_factory=dict)
+    # Beginnings of the names of tensors of the network that its maps do not need. A file may lack them.
     unneeded: tuple[str, ...] = ()
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # further arguments of the network's method `forward`
+    # Keys that the file of the processor must have, besides mean and standard deviation
     processor_keys: tuple[str, ...] = ()
+    # Short side of the resized frame, divided by the side of the crop. If it is given, the short side in the file of
+    # the processor is ignored.
     short_of_crop: float | None = None
 
     def norm_of(self, config: Mapping[str, Any]) -> str | None:

@@ -22,27 +22,22 @@ PROJECTION = "projection_dim"  # of images and texts, so it stands above the con
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFolder:
-    """The description of the network in the folder `path`. `family` is its family.
-
-    `config`: the content of its `config.json`, with the family's defaults. If the file also describes a text network,
-    only the part about the network of images.
-    `width`: number of channels of the tokens.
-    `num_layers`: number of layers.
-    `patch_px`, `patch_frames`: side of a patch in px, and its number of frames.
-    `size`, `num_frames`: side in px and number of frames of the input for which the network was made.
-    `num_prefix`: number of tokens before the patch tokens.
-    """
+    """The description of the network in the folder `path`. `family` is its family."""
 
     path: Path
     family: ModelFamily
+    # The content of its `config.json`, with the family's defaults. If the file also describes a text network, only the
+    # part about the network of images.
     config: Mapping[str, Any]
-    width: int
-    num_layers: int
+    width: int  # number of channels of the tokens
+    num_layers: int  # number of layers
+    # `patch_px`, `patch_frames`: side of a patch in px, and its number of frames
     patch_px: int
     patch_frames: int
+    # `size`, `num_frames`: side in px and number of frames of the input for which the network was made
     size: int
     num_frames: int
-    num_prefix: int
+    num_prefix: int  # number of tokens before the patch tokens
 
     @property
     def norm(self) -> str | None:

@@ -75,23 +75,16 @@ class ViewOptions(StageOptions):
 class View:
     """One random view of a clip: how fine-tuning changes the clip before the network sees it.
 
-    `rectangle`: the part of the frames that the network sees, (x1, y1, x2, y2) in px of the video. None means the crop
-        of the row.
-    `mirrored`: if true, left and right are swapped. In a mirrored row, they are swapped back.
-    `brightness`: the factor of all pixel values.
-    `contrast`: the factor of the distances from the mean grey of a frame.
-    `saturation`: the factor of the distances of colours from grey.
-    `times`: the times of the frames in seconds, or None for the times of the row.
-
     A factor of 1 changes nothing.
     """
 
+    # The part of the frames that the network sees, (x1, y1, x2, y2) in px of the video. None means the crop of the row.
     rectangle: Rectangle | None = None
-    mirrored: bool = False
-    brightness: float = 1.0
-    contrast: float = 1.0
-    saturation: float = 1.0
-    times: tuple[float, ...] | None = None
+    mirrored: bool = False  # if true, left and right are swapped. In a mirrored row, they are swapped back.
+    brightness: float = 1.0  # the factor of all pixel values
+    contrast: float = 1.0  # the factor of the distances from the mean grey of a frame
+    saturation: float = 1.0  # the factor of the distances of colours from grey
+    times: tuple[float, ...] | None = None  # the times of the frames in seconds, or None for the times of the row
 
 
 def check_views(

@@ -38,12 +38,6 @@ def new_frames(options: ClipOptions, every: int) -> int | None:
 class Windows:
     """The windows of one video, numbered from 0 in the order of time.
 
-    `num_frames`: N, the number of frames of the video.
-    `rate`: frames per second.
-    `size`: W, the number of frames that a window covers.
-    `hop`: h, the number of frames from one window to the next. With `hop_seconds` it may be a fraction.
-    `frames`: the times of the frames with `fps: native`, and otherwise None.
-
     The option `tail` says what happens at the end of the video:
 
     "drop": only whole windows. There are floor((N - W) / h) + 1, or none if N < W.
@@ -53,10 +47,10 @@ class Windows:
     """
 
     options: ClipOptions
-    num_frames: int
-    rate: Fraction
-    hop: Fraction
-    frames: PresentedFrames | None
+    num_frames: int  # N, the number of frames of the video
+    rate: Fraction  # frames per second. `size`: W, the number of frames that a window covers.
+    hop: Fraction  # h, the number of frames from one window to the next. With `hop_seconds` it may be a fraction.
+    frames: PresentedFrames | None  # the times of the frames with `fps: native`, and otherwise None
 
     @classmethod
     def of(cls, options: ClipOptions, duration: float, frames: PresentedFrames | None) -> "Windows":

@@ -27,20 +27,13 @@ ACTION = re.compile(r"(c\d{3}) (\S+) (\S+)")
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of a csv of Charades.
+    """One line of a csv of Charades."""
 
-    `name`: the id of the video.
-    `split`: the name of its split.
-    `where`: the file and line, for messages.
-    `actions`: (class name, start, end) of each action, in seconds as listed.
-    `length`: the length of the video in seconds.
-    """
-
-    name: str
-    split: str
-    where: str
-    actions: tuple[tuple[str, float, float], ...]
-    length: float
+    name: str  # the id of the video
+    split: str  # the name of its split
+    where: str  # the file and line, for messages
+    actions: tuple[tuple[str, float, float], ...]  # (class name, start, end) of each action, in seconds as listed
+    length: float  # the length of the video in seconds
 
 
 def list_charades(options: CharadesOptions, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:

@@ -32,17 +32,14 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(kw_only=True)
 class FolderContents:
-    """The videos and other files in a folder and in all folders below it. Relative paths begin below the top folder.
+    """The videos and other files in a folder and in all folders below it. Relative paths begin below the top folder."""
 
-    `videos`: (relative path, full path) of each video.
-    `left_out`: {ending: number of files with this ending that are no videos}, such as {".txt": 3}.
-    `folders`: (relative path, full path, NumberedImages) of each folder of numbered images.
-    `skipped`: a sentence about each file or folder that could not be read.
-    """
-
-    videos: list[tuple[str, str]] = field(default_factory=list)
+    videos: list[tuple[str, str]] = field(default_factory=list)  # (relative path, full path) of each video
+    # {ending: number of files with this ending that are no videos}, such as {".txt": 3}
     left_out: Counter[str] = field(default_factory=Counter)
+    # (relative path, full path, NumberedImages) of each folder of numbered images
     folders: list[tuple[str, str, NumberedImages]] = field(default_factory=list)  # folders of numbered images
+    # A sentence about each file or folder that could not be read
     skipped: list[str] = field(default_factory=list)  # places that could not be read, in words
 
     def add(self, below: str, path: str) -> None:

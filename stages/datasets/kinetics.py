@@ -31,20 +31,14 @@ PUBLISHED: Mapping[int, Mapping[str, int]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ListedClip:
-    """One line of a csv of Kinetics: a clip of the video `youtube_id`.
-
-    `start_seconds`: the start of the clip in seconds.
-    `end_seconds`: the end of the clip in seconds.
-    `label`: the class name, or "" in a csv without labels.
-    `where`: the file and line, for messages.
-    """
+    """One line of a csv of Kinetics: a clip of the video `youtube_id`."""
 
     youtube_id: str
-    start_seconds: int
-    end_seconds: int
-    label: str
+    start_seconds: int  # the start of the clip in seconds
+    end_seconds: int  # the end of the clip in seconds
+    label: str  # the class name, or "" in a csv without labels
     split: str
-    where: str
+    where: str  # the file and line, for messages
 
 
 def list_kinetics(options: KineticsOptions, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:

@@ -16,29 +16,19 @@ OnVideosMade = Callable[[int], None]  # called with the number of videos made si
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Video:
-    """One video of a data set, or one interval of a video.
+    """One video of a data set, or one interval of a video."""
 
-    `video_id`: a unique name, such as `push/1.mp4`, or `push/1.mp4@2-5` for the interval from 2 to 5 s.
-    `path`: a file, a folder of images, or a URL.
-    `split`: the name of its split, such as "train".
-    `labels`: the class numbers, which are indices into `Listing.classes`.
-    `list_index`: the place of the video in the data set's list, from 0.
-    `interval`: (start, end) in seconds, or None for a whole video.
-    `frame_rate`: images per second, if the video is a folder of images. Otherwise None.
-    `images`: the NumberedImages of the folder, if the folder was listed already.
-    `segments`: the labelled parts of a whole video, as (interval, labels). Only `listing_of_whole_videos` sets them.
-    `annotated_frames`: the numbers of the frames that the owners annotated, from 0, for `sampling: annotated`.
-    """
-
-    video_id: str
-    path: str
-    split: str
-    labels: tuple[int, ...]
-    list_index: int
-    interval: Interval | None = None
-    frame_rate: float | None = None
-    images: NumberedImages | None = None
+    video_id: str  # a unique name, such as `push/1.mp4`, or `push/1.mp4@2-5` for the interval from 2 to 5 s
+    path: str  # a file, a folder of images, or a URL
+    split: str  # the name of its split, such as "train"
+    labels: tuple[int, ...]  # the class numbers, which are indices into `Listing.classes`
+    list_index: int  # the place of the video in the data set's list, from 0
+    interval: Interval | None = None  # (start, end) in seconds, or None for a whole video
+    frame_rate: float | None = None  # images per second, if the video is a folder of images. Otherwise None.
+    images: NumberedImages | None = None  # the NumberedImages of the folder, if the folder was listed already
+    # The labelled parts of a whole video, as (interval, labels). Only `listing_of_whole_videos` sets them.
     segments: tuple[tuple[Interval, tuple[int, ...]], ...] = ()
+    # The numbers of the frames that the owners annotated, from 0, for `sampling: annotated`
     annotated_frames: tuple[int, ...] = ()
 
 
@@ -56,61 +46,42 @@ class MissingVideo:
 class Listing:
     """The videos of a data set with their labels and splits.
 
-    `classes`: the names of the classes. Labels are indices into `classes`.
-    `videos`: the videos and intervals, sorted by id.
-    `multi_label`: whether a video may have several labels. None means that the videos decide: it is true if some video
-    has several labels.
-    `left_out`: {ending: number of files with this ending that are no videos}, such as {".txt": 3}.
-    `uses_shares`: whether some video was listed without a split, so that the option `splits` decides.
-
     The other fields are only set for data sets in the form in which their owners publish them:
-
-    `missing`: {name: MissingVideo} of the listed videos without a file. These videos are not in `videos`.
-    `listed`: {split: number of videos in the label files}.
-    `published`: {split: number of videos that the owners published}.
-    `classes_from`: the file or rule from which the order of the classes comes, in words.
-    `num_published_classes`: the number of classes that the owners published, or 0.
-    `attributes`: {class: {attribute: value}}, such as {"c000 Holding a cup": {"object": "cup"}}.
-    `notes`: sentences about what was dropped or changed.
-    `absent`: {file name without ending: list of Entry}. The keys are all names that the file of a missing video may
-    have. `name` and `path` of each Entry are empty.
     """
 
-    classes: tuple[str, ...]
-    videos: tuple[Video, ...]
+    classes: tuple[str, ...]  # the names of the classes. Labels are indices into `classes`.
+    videos: tuple[Video, ...]  # the videos and intervals, sorted by id
+    # Whether a video may have several labels. None means that the videos decide: it is true if some video has several
+    # labels.
     multi_label: bool | None = None
+    # {ending: number of files with this ending that are no videos}, such as {".txt": 3}
     left_out: Mapping[str, int] = field(default_factory=dict)
-    uses_shares: bool = False
+    uses_shares: bool = False  # whether some video was listed without a split, so that the option `splits` decides
+    # {name: MissingVideo} of the listed videos without a file. These videos are not in `videos`.
     missing: Mapping[str, MissingVideo] = field(default_factory=dict)
-    listed: Mapping[str, int] = field(default_factory=dict)
-    published: Mapping[str, int] = field(default_factory=dict)
-    classes_from: str = ""
-    num_published_classes: int = 0
+    listed: Mapping[str, int] = field(default_factory=dict)  # {split: number of videos in the label files}
+    published: Mapping[str, int] = field(default_factory=dict)  # {split: number of videos that the owners published}
+    classes_from: str = ""  # the file or rule from which the order of the classes comes, in words
+    num_published_classes: int = 0  # the number of classes that the owners published, or 0
+    # {class: {attribute: value}}, such as {"c000 Holding a cup": {"object": "cup"}}
     attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # sentences about what was dropped or changed
+    # {file name without ending: list of Entry}. The keys are all names that the file of a missing video may have.
+    # `name` and `path` of each Entry are empty.
     absent: Mapping[str, Sequence["Entry"]] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A video, or an interval of a video, as a csv lists it or as it lies below a folder.
+    """A video, or an interval of a video, as a csv lists it or as it lies below a folder."""
 
-    `name`: the id of the whole video, also for an interval.
-    `path`: a file, a folder of images, or a URL.
-    `label_names`: the names of its classes.
-    `split`: the name of its split, or "" if the csv or the folder has no splits.
-    `interval`: (start, end) in seconds, or None for the whole video.
-    `frame_rate`: images per second, if the video is a folder of images. Otherwise None.
-    `images`: the NumberedImages of the folder, if the folder was listed already.
-    """
-
-    name: str
-    path: str
-    label_names: tuple[str, ...]
-    split: str
-    interval: Interval | None = None
-    frame_rate: float | None = None
-    images: NumberedImages | None = None
+    name: str  # the id of the whole video, also for an interval
+    path: str  # a file, a folder of images, or a URL
+    label_names: tuple[str, ...]  # the names of its classes
+    split: str  # the name of its split, or "" if the csv or the folder has no splits
+    interval: Interval | None = None  # (start, end) in seconds, or None for the whole video
+    frame_rate: float | None = None  # images per second, if the video is a folder of images. Otherwise None.
+    images: NumberedImages | None = None  # the NumberedImages of the folder, if the folder was listed already
 
     @property
     def video_id(self) -> str:

@@ -62,53 +62,35 @@ def label_json(options: OwnersOptions, name: str, tries: int = 1) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """One video, or one interval of a video, as a label file lists it.
+    """One video, or one interval of a video, as a label file lists it."""
 
-    `name`: the owners' name of the video, without folder and ending.
-    `label_names`: the names of its classes.
-    `split`: the name of its split.
-    `where`: the file and line, for messages.
-    `interval`: (start, end) in seconds, or None for the whole video.
-    `stems`: the names that the file of the video may have, without ending, the best first. If empty, `name` is used.
-    """
-
-    name: str
-    label_names: tuple[str, ...]
-    split: str
-    where: str
-    interval: Interval | None = None
+    name: str  # the owners' name of the video, without folder and ending
+    label_names: tuple[str, ...]  # the names of its classes
+    split: str  # the name of its split
+    where: str  # the file and line, for messages
+    interval: Interval | None = None  # (start, end) in seconds, or None for the whole video
+    # The names that the file of the video may have, without ending, the best first. If empty, `name` is used.
     stems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Release:
-    """The content of the label files of a data set, in one form for all data sets.
+    """The content of the label files of a data set, in one form for all data sets."""
 
-    `title`: the name of the data set, for messages.
-    `classes`: the class names in order.
-    `classes_from`: the file or rule from which the order of the classes comes, in words.
-    `samples`: the listed videos and intervals.
-    `published`: {split: number of videos that the owners published}.
-    `num_classes`: the number of classes that the owners published, or 0.
-    `multi_label`: whether a video may have several labels or none.
-    `notes`: sentences about lines that were dropped or changed.
-    `replaces`: a function: path of a file below the root -> name of the damaged video that the file replaces, or None
-        for an ordinary file.
-    `without_rows`: listed videos that get no row in the cache, for example because they have no label.
-    `attributes`: {class: {attribute: value}}.
-    """
-
-    title: str
-    classes: tuple[str, ...]
-    classes_from: str
-    samples: Sequence[Sample]
-    published: Mapping[str, int]
-    num_classes: int = 0
-    multi_label: bool = False
-    notes: tuple[str, ...] = ()
+    title: str  # the name of the data set, for messages
+    classes: tuple[str, ...]  # the class names in order
+    classes_from: str  # the file or rule from which the order of the classes comes, in words
+    samples: Sequence[Sample]  # the listed videos and intervals
+    published: Mapping[str, int]  # {split: number of videos that the owners published}
+    num_classes: int = 0  # the number of classes that the owners published, or 0
+    multi_label: bool = False  # whether a video may have several labels or none
+    notes: tuple[str, ...] = ()  # sentences about lines that were dropped or changed
+    # A function: path of a file below the root -> name of the damaged video that the file replaces, or None for an
+    # ordinary file
     replaces: Callable[[PurePosixPath], str | None] = lambda _: None
+    # Listed videos that get no row in the cache, for example because they have no label
     without_rows: Sequence[Sample] = ()
-    attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    attributes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # {class: {attribute: value}}
 
 
 def listing_of_release(release: Release, root: str, *, frame_rate: float | None = None, tries: int = 1) -> Listing:

@@ -29,22 +29,14 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True)
 class UntrimmedVideo:
-    """One untrimmed video, as a label file lists it.
+    """One untrimmed video, as a label file lists it."""
 
-    `name`: the owners' name of the video, without folder and ending.
-    `split`: the name of its split.
-    `where`: the place in the label file, for messages.
-    `duration`: its duration in seconds, or None if the label file does not state it.
-    `segments`: its labelled parts.
-    `stems`: the names that its file may have, without ending. If empty, `name` is used.
-    """
-
-    name: str
-    split: str
-    where: str
-    duration: float | None = None
-    segments: list[Segment] = field(default_factory=list)
-    stems: tuple[str, ...] = ()
+    name: str  # the owners' name of the video, without folder and ending
+    split: str  # the name of its split
+    where: str  # the place in the label file, for messages
+    duration: float | None = None  # its duration in seconds, or None if the label file does not state it
+    segments: list[Segment] = field(default_factory=list)  # its labelled parts
+    stems: tuple[str, ...] = ()  # the names that its file may have, without ending. If empty, `name` is used.
 
 
 def release_of(

@@ -35,26 +35,22 @@ class DecodedClip:
     """The decoded frames of one row of the cache. A row is one clip under one crop. T is the number of frames of the
     clip.
 
-    `frame_times`: [T], the time of each frame in seconds from the first frame of the video.
-    `frame_numbers`: [T], the number of each frame among the frames that a player shows, from 0.
-    `coded_numbers`: [T], the number of each frame among all frames that the decoder returned, from 0. Some of them are
-    never shown.
-    `video_frames`: the number of shown frames of the whole video if `Wanted.numbered` is true, else 0.
-    `squares`: {Square: pixels}, the cropped frames for each backbone, uint8 RGB [T / every, size, size, 3].
-    `whole`: the uncropped frames for a proposal network, uint8 RGB [T / every, height, width, 3], or None.
-    `warning`: the faults of the video that the decoder found, in words, or "".
-
     A network takes each `every`-th frame of the clip. A frame has -1 in `frame_numbers` and in `coded_numbers` if a
     part of the video before the frame was skipped. All rows of one clip share the array `whole`.
     """
 
+    # [T], the time of each frame in seconds from the first frame of the video
     frame_times: np.ndarray  # [T_in] float64, seconds
+    # [T], the number of each frame among the frames that a player shows, from 0
     frame_numbers: np.ndarray  # [T_in] int64, from 0
+    # [T], the number of each frame among all frames that the decoder returned, from 0. Some of them are never shown.
     coded_numbers: np.ndarray  # [T_in] int64, from 0
-    video_frames: int = 0
+    video_frames: int = 0  # the number of shown frames of the whole video if `Wanted.numbered` is true, else 0
+    # {Square: pixels}, the cropped frames for each backbone, uint8 RGB [T / every, size, size, 3]
     squares: dict[Square, np.ndarray] = field(default_factory=dict)  # [T_in/every, size, size, 3]
+    # The uncropped frames for a proposal network, uint8 RGB [T / every, height, width, 3], or None
     whole: np.ndarray | None = None  # [T_in/every, h, w, 3]
-    warning: str = ""
+    warning: str = ""  # the faults of the video that the decoder found, in words, or ""
 
     @classmethod
     def blank(cls, num_frames: int) -> "DecodedClip":

@@ -45,22 +45,16 @@ Name = tuple[str, str, str]  # prefix, digits, ending
 class NumberedImages:
     """Describes the numbered images of one folder. The images have the names `<prefix><number><ending>`, as in
     `img_00001.jpg`.
-
-    `prefix`: the text before the number. In a folder of optical flow, this is the prefix of the images along x.
-    `width`: the smallest number of digits in a name. Numbers with fewer digits have zeros in front.
-    `ending`: the text after the number, such as ".jpg".
-    `first`: the number of the first image.
-    `count`: the number of images. In a folder of optical flow, this is the number of pairs of images.
-    `problem`: why the images cannot be read as a video, for example because a number is missing. "" if they can.
-    `prefix_y`: the prefix of the images along y in a folder of optical flow, such as "flow_y_". None in other folders.
     """
 
-    prefix: str
-    width: int
-    ending: str
-    first: int
-    count: int
+    prefix: str  # the text before the number. In a folder of optical flow, this is the prefix of the images along x.
+    width: int  # the smallest number of digits in a name. Numbers with fewer digits have zeros in front.
+    ending: str  # the text after the number, such as ".jpg"
+    first: int  # the number of the first image
+    count: int  # the number of images. In a folder of optical flow, this is the number of pairs of images.
+    # Why the images cannot be read as a video, for example because a number is missing. "" if they can.
     problem: str = ""
+    # The prefix of the images along y in a folder of optical flow, such as "flow_y_". None in other folders.
     prefix_y: str | None = None
 
     @property

@@ -10,21 +10,14 @@ from kinegraph.stages.decode.wanted import LATEST_RULES
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
-    """The facts about a video that indexing needs.
+    """The facts about a video that indexing needs."""
 
-    `duration`: from the first frame to the end of the last frame, in seconds.
-    `frame_width`: the width of an upright frame in px.
-    `frame_height`: the height of an upright frame in px.
-    `rate`: frames per second.
-    `warning`: what went wrong while the video was probed, in words, or "".
-    `frames`: the number and the times of the frames. None, except for folders of images and after `probe_counted`.
-    """
-
-    duration: float
-    frame_width: int
-    frame_height: int
-    rate: float = 0.0
-    warning: str = ""
+    duration: float  # from the first frame to the end of the last frame, in seconds
+    frame_width: int  # the width of an upright frame in px
+    frame_height: int  # the height of an upright frame in px
+    rate: float = 0.0  # frames per second
+    warning: str = ""  # what went wrong while the video was probed, in words, or ""
+    # The number and the times of the frames. None, except for folders of images and after `probe_counted`.
     frames: PresentedFrames | None = None
 
 

@@ -16,20 +16,17 @@ from kinegraph.stages.decode.timeline import ShownTimes, Timeline
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """One version of the rules by which video files are read. Each field is a function.
+    """One version of the rules by which video files are read. Each field is a function."""
 
-    `choose_stream`: (video streams of a file) -> the stream that is read.
-    `timeline`: (container, stream, time stamps of the first frames) -> the ShownTimes, which compute when a frame is
-        shown.
-    `stated_duration`: (open video) -> the duration in seconds that the container states, or None.
-    `duration`: (open video, first frame) -> the duration in seconds, from the container or from the packets.
-    `orientation`: (frame) -> the Orientation, which says how a player turns and mirrors the frame.
-    """
-
+    # (video streams of a file) -> the stream that is read
     choose_stream: Callable[[Sequence[VideoStream]], VideoStream]
+    # (container, stream, time stamps of the first frames) -> the ShownTimes, which compute when a frame is shown
     timeline: Callable[[InputContainer, VideoStream, Sequence[int]], ShownTimes]
+    # (open video) -> the duration in seconds that the container states, or None
     stated_duration: Callable[[VideoBeingRead], float | None]
+    # (open video, first frame) -> the duration in seconds, from the container or from the packets
     duration: Callable[[VideoBeingRead, VideoFrame], float]
+    # (frame) -> the Orientation, which says how a player turns and mirrors the frame
     orientation: Callable[[VideoFrame], Orientation]
 
 

@@ -49,19 +49,14 @@ class Seekable(Protocol):
 
 
 class TimedFrame(NamedTuple):
-    """One frame of a video with its time.
+    """One frame of a video with its time."""
 
-    `seconds`: the time at which the frame is shown, in seconds from the first frame of the video.
-    `frame`: the decoded frame of PyAV in an `OpenVideo`. In an `OpenImages` or a `TorchcodecVideo`, which decode a
-    frame only when its pixels are needed, it is the position of the frame in the video, an int from 0.
-    `coded`: the number of the frame among all frames that the decoder returned, from 0. It is -1 after a seek.
-    `number`: the number of the frame among the frames that are shown, from 0. It is -1 after a seek.
-    """
-
-    seconds: float
+    seconds: float  # the time at which the frame is shown, in seconds from the first frame of the video
+    # The decoded frame of PyAV in an `OpenVideo`. In an `OpenImages` or a `TorchcodecVideo`, which decode a frame only
+    # when its pixels are needed, it is the position of the frame in the video, an int from 0.
     frame: Any
-    coded: int
-    number: int
+    coded: int  # the number of the frame among all frames that the decoder returned, from 0. It is -1 after a seek.
+    number: int  # the number of the frame among the frames that are shown, from 0. It is -1 after a seek.
 
 
 class OpenVideo:

@@ -129,17 +129,13 @@ def are_copied(stamps: Sequence[int], tick_seconds: float) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class PresentedFrames:
-    """The number and the times of the frames of a video, as a player shows them. Frames count from 0.
+    """The number and the times of the frames of a video, as a player shows them. Frames count from 0."""
 
-    `number`: how many frames there are.
-    `rate`: frames per second. If `times` is None, frame n is shown at n / `rate` seconds.
-    `slack_seconds`: the tolerance in seconds with which times are compared, because containers round times.
-    `times`: the time of each frame in seconds since the first frame, if the frame rate varies. Otherwise None.
-    """
-
-    number: int
-    rate: float
+    number: int  # how many frames there are
+    rate: float  # frames per second. If `times` is None, frame n is shown at n / `rate` seconds.
+    # The tolerance in seconds with which times are compared, because containers round times
     slack_seconds: float = FLOAT_NOISE_SECONDS
+    # The time of each frame in seconds since the first frame, if the frame rate varies. Otherwise None.
     times: "array[float] | None" = None
 
     def seconds(self, number: int) -> float:
@@ -169,19 +165,14 @@ class PresentedFrames:
 
 
 class ShownTimes(Protocol):
-    """Computes the times at which the frames of one video stream are shown.
+    """Computes the times at which the frames of one video stream are shown."""
 
-    `complaints`: sentences about faults of the stream.
-    `frame_period`: the time from one frame to the next, in seconds.
-    `slack_seconds`: the tolerance in seconds with which times are compared.
-    `is_raw`: True if the stream has no container, and so states no times. Then frame n is shown at n * `frame_period`.
-    `has_decode_times`: True if the time stamps in the file are decode times, not presentation times.
-    """
-
-    complaints: list[str]
-    frame_period: float
-    slack_seconds: float
+    complaints: list[str]  # sentences about faults of the stream
+    frame_period: float  # the time from one frame to the next, in seconds
+    slack_seconds: float  # the tolerance in seconds with which times are compared
+    # True if the stream has no container, and so states no times. Then frame n is shown at n * `frame_period`.
     is_raw: bool  # the stream has no container, so frames are counted
+    # True if the time stamps in the file are decode times, not presentation times
     has_decode_times: bool  # the stamps are decode times in place of presentation times
 
     def seconds(self, frame: VideoFrame) -> float | None:

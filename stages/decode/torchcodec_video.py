@@ -81,28 +81,17 @@ def decoders() -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class FrameTable:
-    """The times of all frames of one video file, in the order in which the frames are shown.
+    """The times of all frames of one video file, in the order in which the frames are shown."""
 
-    `times`: the time of each frame in seconds from the first frame.
-    `stamps`: the time stamp of each frame in the file, in ticks of the file's clock.
-    `tick_seconds`: the length of one tick.
-    `mapping`: the table of frames in the form that torchcodec takes, a JSON text.
-    `size`: (width, height) of a frame as a player shows it, in px.
-    `stream`: the index of the video stream in the file.
-    `frame_period`: the time from one frame to the next, in seconds.
-    `slack_seconds`: the tolerance in seconds with which times are compared.
-    `stated_duration`: the duration in seconds that the container states, or None.
-    """
-
-    times: list[float]
-    stamps: list[int]
-    tick_seconds: float
-    mapping: str
-    size: tuple[int, int]
-    stream: int
-    frame_period: float
-    slack_seconds: float
-    stated_duration: float | None
+    times: list[float]  # the time of each frame in seconds from the first frame
+    stamps: list[int]  # the time stamp of each frame in the file, in ticks of the file's clock
+    tick_seconds: float  # the length of one tick
+    mapping: str  # the table of frames in the form that torchcodec takes, a JSON text
+    size: tuple[int, int]  # (width, height) of a frame as a player shows it, in px
+    stream: int  # the index of the video stream in the file
+    frame_period: float  # the time from one frame to the next, in seconds
+    slack_seconds: float  # the tolerance in seconds with which times are compared
+    stated_duration: float | None  # the duration in seconds that the container states, or None
 
 
 @lru_cache(TABLES_KEPT)

@@ -39,26 +39,18 @@ class WholeFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """The frames and pixels that the stages of one run need of each clip.
+    """The frames and pixels that the stages of one run need of each clip."""
 
-    `num_frames`: the number of frames of a clip.
-    `squares`: the cropped pictures that backbones take.
-    `whole`: the whole frames that a proposal network takes, or None.
-    `numbered`: if true, the stages need the number of each frame in the video. Then the video is read to its end.
-    `short`: what happens if the video is shorter than a clip: "repeat_last", "loop" or "fail".
-    `may_repeat`: if false, a clip that shows one frame at all its times fails.
-    `overlapping`: if true, clips that follow each other share frames. A decoder then keeps the frames for the next
-        clips.
-    `torchcodec_device`: the device on which torchcodec decodes, "cpu", "cuda" or "cuda:<index>". None means PyAV.
-    """
-
-    num_frames: int
-    squares: frozenset[Square] = frozenset()
-    whole: WholeFrame | None = None
+    num_frames: int  # the number of frames of a clip
+    squares: frozenset[Square] = frozenset()  # the cropped pictures that backbones take
+    whole: WholeFrame | None = None  # the whole frames that a proposal network takes, or None
+    # If true, the stages need the number of each frame in the video. Then the video is read to its end.
     numbered: bool = False
-    short: str = "repeat_last"
-    may_repeat: bool = False
+    short: str = "repeat_last"  # what happens if the video is shorter than a clip: "repeat_last", "loop" or "fail"
+    may_repeat: bool = False  # if false, a clip that shows one frame at all its times fails
+    # If true, clips that follow each other share frames. A decoder then keeps the frames for the next clips.
     overlapping: bool = False
+    # The device on which torchcodec decodes, "cpu", "cuda" or "cuda:<index>". None means PyAV.
     torchcodec_device: str | None = None
 
     def num_bytes(self, height: int, width: int) -> int:

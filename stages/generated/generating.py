@@ -25,18 +25,12 @@ VIDEOS_AT_ONCE = 16  # videos in one task of a process
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedVideo:
-    """A video that is to be generated.
+    """A video that is to be generated."""
 
-    `path`: the path of the file, relative to the folder `videos` of the data set.
-    `label`: the class name.
-    `split`: the name of its split.
-    `index`: the number of the video in its split, from 0.
-    """
-
-    path: str
-    label: str
-    split: str
-    index: int
+    path: str  # the path of the file, relative to the folder `videos` of the data set
+    label: str  # the class name
+    split: str  # the name of its split
+    index: int  # the number of the video in its split, from 0
 
 
 Render = Callable[[GeneratedVideo], bytes]

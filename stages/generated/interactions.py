@@ -37,20 +37,15 @@ IntArray = npt.NDArray[np.int64]
 class Motion:
     """Describes how two things, the actor and the other thing, move along a line before and after the moment of
     contact.
-
-    `actor`: (speed before contact, speed after contact) in units of a random speed. Negative speeds go backwards.
-    `other`: the same two speeds for the other thing.
-    `contact_degrees`: the range of the angle at contact between the line and the direction from the actor to the other
-        thing.
-    `gap_px`: the distance between the two things at contact.
-    `joined`: whether both things have the same unit of speed. If not, each thing has a unit of its own.
     """
 
+    # (speed before contact, speed after contact) in units of a random speed. Negative speeds go backwards.
     actor: tuple[int, int]
-    other: tuple[int, int]
+    other: tuple[int, int]  # the same two speeds for the other thing
+    # The range of the angle at contact between the line and the direction from the actor to the other thing
     contact_degrees: tuple[float, float] = (-25, 25)
-    gap_px: float = 0
-    joined: bool = True
+    gap_px: float = 0  # the distance between the two things at contact
+    joined: bool = True  # whether both things have the same unit of speed. If not, each thing has a unit of its own.
 
 
 MOTIONS: Mapping[str, Motion] = MappingProxyType(

@@ -40,17 +40,15 @@ IntArray = npt.NDArray[np.int64]
 class SyncSample:
     """One generated clip of SyncMNIST: T frames in which n digits move. The first two digits make the same steps,
     unless the class is the last one, `none`.
-
-    `frames`: grey pixels, uint8 [T, 64, 64].
-    `corners`: the top left corner (row, column) of each digit in each frame, in px of the canvas, [T, n, 2].
-    `digits`: the n values, 0 to 9, that the digits show.
-    `label`: the class number.
     """
 
+    # Grey pixels, uint8 [T, 64, 64]
     frames: UInt8Array  # [NUM_FRAMES, FRAME_PX, FRAME_PX] grey
+    # The top left corner (row, column) of each digit in each frame, in px of the canvas, [T, n, 2]
     corners: IntArray  # [NUM_FRAMES, n, 2]
+    # The n values, 0 to 9, that the digits show
     digits: tuple[int, ...]  # the value of each digit
-    label: int
+    label: int  # the class number
 
 
 def pair_label(first: int, second: int) -> int:

@@ -46,17 +46,16 @@ logger = logging.getLogger(__name__)
 class InteractionBatch:
     """A batch of B generated clips of T frames. Each clip shows K moving shapes with a digit on them.
 
-    `frames`: RGB pixels, uint8 [B, T, 3, H, W] (H rows, W columns).
-    `boxes`: the box (x1, y1, x2, y2) of each shape in every FRAME_STEP-th frame, in px, [B, T', K, 4].
-    `digits`: the digit on each shape, [B, K].
-    `velocities`: the velocity (x, y) of each shape in every FRAME_STEP-th frame, in px per frame, [B, T', K, 2].
-
     T' is T / FRAME_STEP, the number of these frames.
     """
 
+    # RGB pixels, uint8 [B, T, 3, H, W] (H rows, W columns)
     frames: Tensor  # [B, T, 3, H, W] uint8
+    # The box (x1, y1, x2, y2) of each shape in every FRAME_STEP-th frame, in px, [B, T', K, 4]
     boxes: Tensor  # [B, T', K, 4] xyxy, pixels
+    # The digit on each shape, [B, K]
     digits: Tensor  # [B, K]
+    # The velocity (x, y) of each shape in every FRAME_STEP-th frame, in px per frame, [B, T', K, 2]
     velocities: Tensor  # [B, T', K, 2] pixels a frame
 
 

@@ -28,19 +28,13 @@ Maps = Callable[[Tensor], dict[str, Tensor]]  # pixels [B, T, S, S, 3] uint8 -> 
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineEntry:
-    """One backbone of the config whose features are computed from pixels and not read from the cache.
+    """One backbone of the config whose features are computed from pixels and not read from the cache."""
 
-    - `name`: the name of the backbone in the config.
-    - `taps`: the taps (layers of the backbone) whose arrays the head reads.
-    - `size`: the side in pixels of the square input of the backbone.
-    - `crop_array`: the name of the cached array with the rectangle of the frame that is resized to this square.
-    - `regions`: the options of the region features, or None if the head reads no regions of this backbone.
-    """
-
-    name: str
-    taps: tuple[Tap, ...]
-    size: int
-    crop_array: str
+    name: str  # the name of the backbone in the config
+    taps: tuple[Tap, ...]  # the taps (layers of the backbone) whose arrays the head reads
+    size: int  # the side in pixels of the square input of the backbone
+    crop_array: str  # the name of the cached array with the rectangle of the frame that is resized to this square
+    # The options of the region features, or None if the head reads no regions of this backbone
     regions: RegionOptions | None
 
 

@@ -31,18 +31,12 @@ class Output:
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A block of a backbone, behind which or in which a new block can be inserted.
+    """A block of a backbone, behind which or in which a new block can be inserted."""
 
-    - `name`: the name of the block in a config, such as "res5.0".
-    - `tap`: the tap whose maps have the size of the block's output.
-    - `after`: the output of the block.
-    - `in_branch`: the output of the branches of the block, before they are joined or added to the shortcut.
-    """
-
-    name: str
-    tap: str
-    after: Output
-    in_branch: Output
+    name: str  # the name of the block in a config, such as "res5.0"
+    tap: str  # the tap whose maps have the size of the block's output
+    after: Output  # the output of the block
+    in_branch: Output  # the output of the branches of the block, before they are joined or added to the shortcut
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,21 +16,15 @@ from kinegraph.stages.heads.head import Spec
 
 @dataclass(frozen=True, kw_only=True)
 class PaperSize:
-    """A head in the size that its paper describes, for counting its parameters and multiplications.
+    """A head in the size that its paper describes, for counting its parameters and multiplications."""
 
-    - `head`, `options`: the name and the options of the head.
-    - `about`: a text with the backbone, the number of frames and the data set.
-    - `spec`: {name of the array: shape of one clip}, for the arrays that the head reads.
-    - `num_classes`: the number of classes.
-    - `published`: a text with the numbers that the paper states.
-    """
-
+    # `head`, `options`: the name and the options of the head
     head: str
-    about: str
-    spec: Spec
-    num_classes: int
+    about: str  # a text with the backbone, the number of frames and the data set
+    spec: Spec  # {name of the array: shape of one clip}, for the arrays that the head reads
+    num_classes: int  # the number of classes
     options: Mapping[str, Any] = field(default_factory=dict)
-    published: str = "no figure"
+    published: str = "no figure"  # a text with the numbers that the paper states
 
 
 def _tap(backbone: str, tap: str, num_frames: int, channels: int, size: int) -> dict[str, tuple[int, ...]]:

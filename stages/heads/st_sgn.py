@@ -62,21 +62,14 @@ class RelationMatrixOptions(SequenceOptions):
 class Graphs:
     """The scene graphs of T frames of B clips. A graph has one person, up to M objects, and edges from objects to the
     person.
-
-    - `objects`: the class number of each object, int64 [B, T, M].
-    - `relations`: [B, T, M, R] for R relations. It is 1 if the object has the relation to the person, else 0.
-    - `exists`: bool [B, T, M], false for padding. A frame may have fewer than M objects.
-    - `linked`: bool [B, T, M], true if an edge leads from the object to the person.
-    - `annotated`: bool [B, T], true if the frame has a graph. The graph may have no object.
-    - `times`: the times of the frames in seconds, [B, T].
     """
 
-    objects: Tensor
-    relations: Tensor
-    exists: Tensor
-    linked: Tensor
-    annotated: Tensor
-    times: Tensor
+    objects: Tensor  # the class number of each object, int64 [B, T, M]
+    relations: Tensor  # [B, T, M, R] for R relations. It is 1 if the object has the relation to the person, else 0.
+    exists: Tensor  # bool [B, T, M], false for padding. A frame may have fewer than M objects.
+    linked: Tensor  # bool [B, T, M], true if an edge leads from the object to the person
+    annotated: Tensor  # bool [B, T], true if the frame has a graph. The graph may have no object.
+    times: Tensor  # the times of the frames in seconds, [B, T]
 
 
 class StSgn(Head):

@@ -32,18 +32,12 @@ WITHOUT_DATE: dict[str, dict[str, Any]] = {".svg": {"Date": None}, ".pdf": {"Cre
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
-    """The scores of K classes over S parts of a video, for a figure with one curve per class.
+    """The scores of K classes over S parts of a video, for a figure with one curve per class."""
 
-    - `title`: a line above the curves.
-    - `spans`: (start, end) of each part in seconds, in the order of time.
-    - `names`: the name of each class.
-    - `scores`: [S, K], from 0 to 1. NaN means that a part has no score.
-    """
-
-    title: str
-    spans: Sequence[tuple[float, float]]
-    names: Sequence[str]
-    scores: np.ndarray
+    title: str  # a line above the curves
+    spans: Sequence[tuple[float, float]]  # (start, end) of each part in seconds, in the order of time
+    names: Sequence[str]  # the name of each class
+    scores: np.ndarray  # [S, K], from 0 to 1. NaN means that a part has no score.
 
 
 def require_matplotlib() -> None:

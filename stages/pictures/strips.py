@@ -79,34 +79,22 @@ class DrawnEdge:
 
 @dataclass(frozen=True, kw_only=True)
 class StripFrame:
-    """One frame of a strip, with everything that is drawn over it. Boxes and points are in px of the video's frame.
+    """One frame of a strip, with everything that is drawn over it. Boxes and points are in px of the video's frame."""
 
-    - `image`: the address of the picture: a URL, or the result of `data_uri`.
-    - `width`, `height`: the size of the video's frame in px.
-    - `boxes`: [number of boxes, 4], each (x1, y1, x2, y2).
-    - `caption`: a text below the frame.
-    - `names`: a text for each box, which a browser shows at the pointer.
-    - `classes`: a text for each box, which is written into the box.
-    - `links`: an address for each box, to which a click leads.
-    - `chosen`: the index of the box that is drawn in another colour, from 0, or None.
-    - `path`: the points (x, y) of a line over the frame.
-    - `heat`: a heat map under the boxes, or None.
-    - `edges`: graph edges over the boxes.
-    - `labels`: (point, text) of texts over the frame. A frame with labels is darkened, so that the texts can be read.
-    """
-
-    image: str
+    image: str  # the address of the picture: a URL, or the result of `data_uri`
+    # `width`, `height`: the size of the video's frame in px
     width: float
     height: float
-    boxes: np.ndarray = field(default_factory=lambda: np.empty((0, 4)))
-    caption: str = ""
-    names: Sequence[str] = ()
-    classes: Sequence[str] = ()
-    links: Sequence[str] = ()
-    chosen: int | None = None
-    path: Sequence[Point] = ()
-    heat: Heat | None = None
-    edges: Sequence[DrawnEdge] = ()
+    boxes: np.ndarray = field(default_factory=lambda: np.empty((0, 4)))  # [number of boxes, 4], each (x1, y1, x2, y2)
+    caption: str = ""  # a text below the frame
+    names: Sequence[str] = ()  # a text for each box, which a browser shows at the pointer
+    classes: Sequence[str] = ()  # a text for each box, which is written into the box
+    links: Sequence[str] = ()  # an address for each box, to which a click leads
+    chosen: int | None = None  # the index of the box that is drawn in another colour, from 0, or None
+    path: Sequence[Point] = ()  # the points (x, y) of a line over the frame
+    heat: Heat | None = None  # a heat map under the boxes, or None
+    edges: Sequence[DrawnEdge] = ()  # graph edges over the boxes
+    # (point, text) of texts over the frame. A frame with labels is darkened, so that the texts can be read.
     labels: Sequence[tuple[Point, str]] = ()
 
 

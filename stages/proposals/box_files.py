@@ -38,22 +38,18 @@ class BoxFileError(ValueError):
 class VideoBoxes:
     """All boxes in the file of one video. F is the number of frames of the file. K is the number of boxes of all frames
     together.
-
-    `frames`: [F] float64, strictly ascending, one number for each frame. With the option `frames: seconds`, it is the
-    time in seconds from the first frame of the video. With `frames: index`, it is the number of the frame, from 0.
-    `boxes`: [K, 4] float64, in the order of the frames. Form and unit are those of the file, which the options
-    `box_format` and `units` state.
-    `scores`: [K] float32, the scores of the boxes.
-    `starts`: [F + 1] int64. The boxes of frame f are `boxes[starts[f]:starts[f + 1]]`.
-    `num_frames`: the number of frames of the video as the file states it, or None.
-    `labels`: [K] int16, the numbers of the classes of the boxes. None if the option `labels` is not set.
     """
 
+    # [F] float64, strictly ascending, one number for each frame. With the option `frames: seconds`, it is the time in
+    # seconds from the first frame of the video. With `frames: index`, it is the number of the frame, from 0.
     frames: np.ndarray
+    # [K, 4] float64, in the order of the frames. Form and unit are those of the file, which the options `box_format`
+    # and `units` state.
     boxes: np.ndarray
-    scores: np.ndarray
-    starts: np.ndarray
-    num_frames: int | None
+    scores: np.ndarray  # [K] float32, the scores of the boxes
+    starts: np.ndarray  # [F + 1] int64. The boxes of frame f are `boxes[starts[f]:starts[f + 1]]`.
+    num_frames: int | None  # the number of frames of the video as the file states it, or None
+    # [K] int16, the numbers of the classes of the boxes. None if the option `labels` is not set.
     labels: np.ndarray | None = None
 
     def __post_init__(self) -> None:

@@ -15,30 +15,26 @@ COUNTED_FRAME = 240, 320  # (height, width) in px of the frame for which GMACs a
 
 @dataclass(frozen=True, kw_only=True)
 class ProposalEntry:
-    """The description of a proposal network in the catalogue: its input, its named weights and its size.
-
-    `source`: the value of the option `proposals.source` that runs the network.
-    `num_params`, `gmacs`: the number of parameters, and the billions of multiplications of convolutions for one frame
-    of the size COUNTED_FRAME. The second stage of a detector does not count.
-    `short_side`, `max_side`: a frame is resized to `short_side` px on its short side. If its long side would then have
-    more than `max_side` px, the frame is resized to `max_side` px on its long side.
-    `rounding`: how the sides are rounded, "down" as in torchvision or "half_up" as in detectron2.
-    `channels`: "rgb" for an input of RGB in 0..1, "bgr_255" for BGR in 0..255. `mean` and `std` belong to this input.
-    `score_threshold`: a box is dropped if the sigmoid of its score is lower.
-    `weights`: {name: WeightSource}, the weights files that have a name.
-    """
+    """The description of a proposal network in the catalogue: its input, its named weights and its size."""
 
     name: str
-    source: str
+    source: str  # the value of the option `proposals.source` that runs the network
+    # `num_params`, `gmacs`: the number of parameters, and the billions of multiplications of convolutions for one frame
+    # of the size COUNTED_FRAME. The second stage of a detector does not count.
     num_params: int
     gmacs: float
+    # `short_side`, `max_side`: a frame is resized to `short_side` px on its short side. If its long side would then
+    # have more than `max_side` px, the frame is resized to `max_side` px on its long side.
     short_side: int
     max_side: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    # "rgb" for an input of RGB in 0..1, "bgr_255" for BGR in 0..255. `mean` and `std` belong to this input.
     channels: Literal["rgb", "bgr_255"] = "rgb"
+    # How the sides are rounded, "down" as in torchvision or "half_up" as in detectron2
     rounding: Literal["down", "half_up"] = "down"
-    score_threshold: float = 0.0
+    score_threshold: float = 0.0  # a box is dropped if the sigmoid of its score is lower
+    # {name: WeightSource}, the weights files that have a name
     weights: Mapping[str, WeightSource] = field(default_factory=dict)
 
     def at(self, short_side: int | None) -> "ProposalEntry":

@@ -17,45 +17,38 @@ from kinegraph.stages.regions.geometry import boxes_in_crop, overlaps
 class ClipFrames:
     """The input of a source of proposals: T frames of one clip.
 
-    `video_id`: the id of the whole video, for example `a/b.mp4`, even if the clip comes from an interval of the video.
-    `width`, `height`: the size of the video in px.
-    `seconds`: [T] float64, the presentation times of the frames.
-    `pixels`: [T, h, w, 3] uint8 RGB, the frames, resized to the `input_size` of the source's options. None if the
-    source needs no pixels.
-    `numbers`: [T] int64, the numbers of the frames in the video, from 0. The numbers are valid only if `takes_numbers`
-    of the source's options is true.
-    `video_frames`: the number of frames of the video, valid only if `numbers` is valid.
-    `annotated`: the numbers of the frames in the video, from 0, if the clip consists of annotated frames of the data
-    set. None for other clips.
-
     A `PixelSource` may get frames of several clips at once, from videos of equal size. `video_id` is then "", `seconds`
     are NaN, and the fields after `pixels` are not set.
     """
 
+    # The id of the whole video, for example `a/b.mp4`, even if the clip comes from an interval of the video
     video_id: str
+    # `width`, `height`: the size of the video in px
     width: int
     height: int
-    seconds: np.ndarray
+    seconds: np.ndarray  # [T] float64, the presentation times of the frames
+    # [T, h, w, 3] uint8 RGB, the frames, resized to the `input_size` of the source's options. None if the source needs
+    # no pixels.
     pixels: np.ndarray | None = None
+    # [T] int64, the numbers of the frames in the video, from 0. The numbers are valid only if `takes_numbers` of the
+    # source's options is true.
     numbers: np.ndarray | None = None
-    video_frames: int = 0
+    video_frames: int = 0  # the number of frames of the video, valid only if `numbers` is valid
+    # The numbers of the frames in the video, from 0, if the clip consists of annotated frames of the data set. None for
+    # other clips.
     annotated: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipProposals:
-    """The proposals of one clip of T frames, with at most N boxes for each frame.
+    """The proposals of one clip of T frames, with at most N boxes for each frame."""
 
-    `boxes`: [T, N, 4] float32, (x1, y1, x2, y2) in pixels of the video.
-    `scores`: [T, N] float32.
-    `count`: [T] int16, the number of boxes of each frame. `boxes` and `scores` are 0 after the last box of a frame.
-    `labels`: [T, N] int16, the class numbers of the boxes, and -1 after the last box of a frame. None if the source
-    states no classes.
-    """
-
-    boxes: np.ndarray
-    scores: np.ndarray
+    boxes: np.ndarray  # [T, N, 4] float32, (x1, y1, x2, y2) in pixels of the video
+    scores: np.ndarray  # [T, N] float32
+    # [T] int16, the number of boxes of each frame. `boxes` and `scores` are 0 after the last box of a frame.
     count: np.ndarray
+    # [T, N] int16, the class numbers of the boxes, and -1 after the last box of a frame. None if the source states no
+    # classes.
     labels: np.ndarray | None = None
 
     def __post_init__(self) -> None:

@@ -30,28 +30,21 @@ MOST_CLASSES = 32_767  # numbers of classes are stored as int16
 class DetectorFamily:
     """The description of all detectors of one kind, such as DETR. The `config.json` of such a detector has the
     `model_type` of this description.
-
-    `about`: the detector in words.
-    `usual`: the name of one published network of the kind. Lists show its numbers as an example.
-    `num_params`: the number of parameters of the network `usual`.
-    `gmacs`: the billions of multiplications of `usual` in convolutions, linear layers and attention.
-    `counted_size`: the size (rows, columns) in px of the input for which `gmacs` was counted.
-    `module`: the file of transformers with the two classes, below `transformers.models`.
-    `network`, `config`: the name of the class of the network, and the name of the class of its config.
-    `has_no_object`: whether the last class means "no object". Scores are then a softmax. Otherwise they are sigmoids.
-    `size_multiple`: the sides of the input must be multiples of this number of px. 1 means that any size is right.
     """
 
     model_type: str
-    about: str
-    usual: str
-    num_params: int
-    gmacs: float
-    counted_size: tuple[int, int]
-    module: str
+    about: str  # the detector in words
+    usual: str  # the name of one published network of the kind. Lists show its numbers as an example.
+    num_params: int  # the number of parameters of the network `usual`
+    gmacs: float  # the billions of multiplications of `usual` in convolutions, linear layers and attention
+    counted_size: tuple[int, int]  # the size (rows, columns) in px of the input for which `gmacs` was counted
+    module: str  # the file of transformers with the two classes, below `transformers.models`
+    # `network`, `config`: the name of the class of the network, and the name of the class of its config
     network: str
     config: str
+    # Whether the last class means "no object". Scores are then a softmax. Otherwise they are sigmoids.
     has_no_object: bool
+    # The sides of the input must be multiples of this number of px. 1 means that any size is right.
     size_multiple: int = 1
 
 
@@ -95,19 +88,14 @@ DETECTORS: dict[str, DetectorFamily] = {family.model_type: family for family in 
 
 @dataclass(frozen=True, kw_only=True)
 class Detector:
-    """The description of the detector in the folder `path`. `config` is the content of its `config.json`.
-
-    `family`: the kind of the detector.
-    `classes`: the names of its classes, in the order of their numbers.
-    `pixels`: the normalisation of its input.
-    `size`: (rows, columns) in px to which a frame is squeezed, or (short side, longest side) if `keeps_aspect` is true.
-    """
+    """The description of the detector in the folder `path`. `config` is the content of its `config.json`."""
 
     path: Path
-    family: DetectorFamily
+    family: DetectorFamily  # the kind of the detector
     config: Mapping[str, Any]
-    classes: tuple[str, ...]
-    pixels: Pixels
+    classes: tuple[str, ...]  # the names of its classes, in the order of their numbers
+    pixels: Pixels  # the normalisation of its input
+    # (rows, columns) in px to which a frame is squeezed, or (short side, longest side) if `keeps_aspect` is true
     size: tuple[int, int]
     keeps_aspect: bool
 

@@ -19,19 +19,14 @@ from kinegraph.cache_schemas.ledger import Reason
 class ClipGraphs:
     """The scene graphs of one clip as they are cached, in the order of time. A clip has up to T graphs of up to M
     objects each, and there are R relations. Unused entries are padding.
-
-    - `times`: seconds from the start of the clip, float64 [T]. NaN in padding.
-    - `count`: the number of objects of each graph, without the person, int16 [T]. -1 in padding.
-    - `objects`: the class numbers of the objects, int16 [T, M]. -1 in padding.
-    - `linked`: uint8 [T, M], which is 1 if an edge leads from the object to the person, else 0.
-    - `relations`: uint8 [T, M, R], which is 1 if the object has the relation to the person, else 0. An object without
-      an edge has no relation.
     """
 
-    times: np.ndarray
-    count: np.ndarray
-    objects: np.ndarray
-    linked: np.ndarray
+    times: np.ndarray  # seconds from the start of the clip, float64 [T]. NaN in padding.
+    count: np.ndarray  # the number of objects of each graph, without the person, int16 [T]. -1 in padding.
+    objects: np.ndarray  # the class numbers of the objects, int16 [T, M]. -1 in padding.
+    linked: np.ndarray  # uint8 [T, M], which is 1 if an edge leads from the object to the person, else 0
+    # Uint8 [T, M, R], which is 1 if the object has the relation to the person, else 0. An object without an edge has no
+    # relation.
     relations: np.ndarray
 
     @classmethod

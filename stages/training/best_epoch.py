@@ -11,18 +11,13 @@ from kinegraph.stages.training.records import EpochRecord
 
 @dataclass
 class BestEpoch:
-    """The best epoch of a run so far. A saved state of a run has these four values.
+    """The best epoch of a run so far. A saved state of a run has these four values."""
 
-    - `worth`: the number by which epochs are compared, as `worth_of` returns it.
-    - `epoch`: the number of the best epoch, counted from 1. It is 0 before the first epoch.
-    - `weights`: the state dict of the head after this epoch.
-    - `candidate`: the number of the best candidate of this epoch, if the head has candidates. `weights` has only the
-      weights of this candidate.
-    """
-
-    worth: float = -math.inf
-    epoch: int = 0
-    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    worth: float = -math.inf  # the number by which epochs are compared, as `worth_of` returns it
+    epoch: int = 0  # the number of the best epoch, counted from 1. It is 0 before the first epoch.
+    weights: Mapping[str, Tensor] = field(default_factory=dict)  # the state dict of the head after this epoch
+    # The number of the best candidate of this epoch, if the head has candidates. `weights` has only the weights of this
+    # candidate.
     candidate: int = 0
 
 

@@ -54,44 +54,36 @@ class RunExists(RunError, FileExistsError):
 class RunRecord(BaseModel):
     """The record of a trained head, which is the content of run.json.
 
-    - `cache`, `cache_fingerprint`: the path and the fingerprint of the cache.
-    - `head`, `options`: the name of the head, and its options with defaults filled in.
-    - `reads`: the names of the arrays that the head reads.
-    - `spec`: {name of the array: shape of one clip}, for each array that the head reads.
-    - `num_classes`, `class_names`: the classes, in the order of the logits.
-    - `classes_from`: the file or rule that defines the order of the classes, or "".
-    - `multi_label`: whether a video may have several labels.
-    - `features`: {key of a stage: options of the stage}, for the stages that made the arrays.
-    - `recipe`: the sections of the config that make the arrays for new videos.
-    - `metrics`: the best validation metric, such as {"val_top1": 0.5}. Empty without validation.
-    - `train`: the options of the training.
-    - `trained_on`: a dictionary that identifies the clips, labels and classes of the run's splits.
-    - `finetune`: the options of fine-tuning and the digest of the run from which it started. None for a run of `train`.
-    - `weights_sha256`: the sha256 of model.safetensors.
-
     Runs of early versions have None for `features`, `recipe` and `weights_sha256`, and {} for `trained_on`.
     """
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     schema_version: Literal[1] = 1
+    # `cache`, `cache_fingerprint`: the path and the fingerprint of the cache
     cache: str
+    # `head`, `options`: the name of the head, and its options with defaults filled in
     head: str
     options: dict[str, Any]
-    reads: tuple[ObjectName, ...]
+    reads: tuple[ObjectName, ...]  # the names of the arrays that the head reads
+    # {name of the array: shape of one clip}, for each array that the head reads
     spec: dict[ObjectName, tuple[Count, ...]]
+    # `num_classes`, `class_names`: the classes, in the order of the logits
     num_classes: int
     class_names: tuple[str, ...]
-    classes_from: str = ""
-    multi_label: bool
+    classes_from: str = ""  # the file or rule that defines the order of the classes, or ""
+    multi_label: bool  # whether a video may have several labels
     cache_fingerprint: str
+    # {key of a stage: options of the stage}, for the stages that made the arrays
     features: dict[str, dict[str, Any]] | None = None
-    recipe: dict[str, Any] | None = None
-    metrics: dict[str, float]
-    train: TrainOptions
+    recipe: dict[str, Any] | None = None  # the sections of the config that make the arrays for new videos
+    metrics: dict[str, float]  # the best validation metric, such as {"val_top1": 0.5}. Empty without validation.
+    train: TrainOptions  # the options of the training
+    # A dictionary that identifies the clips, labels and classes of the run's splits
     trained_on: dict[str, Any] = Field(default_factory=dict)
+    # The options of fine-tuning and the digest of the run from which it started. None for a run of `train`.
     finetune: dict[str, Any] | None = None
-    weights_sha256: str | None = None
+    weights_sha256: str | None = None  # the sha256 of model.safetensors
     kinegraph_version: str
     torch_version: str
 

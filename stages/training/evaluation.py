@@ -49,28 +49,21 @@ class VideoScores:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
-    """The result of the evaluation of a head on a split.
+    """The result of the evaluation of a head on a split."""
 
-    - `metrics`: {name: fraction from 0 to 1}. If each video has one label, the names are "top1" and "top5". If videos
-      may have several labels, the names are "mAP", the mean average precision, and "wAP", the mean weighted by the
-      number of videos with the label. If no video has a label, the dictionary is empty.
-    - `loss`: the mean loss over the clips, without class weights. It is NaN if no video has a label.
-    - `num_videos`: the number of videos, including the failed videos. A failed video has no clip that could be
-      extracted.
-    - `num_failed`: the number of failed videos.
-    - `per_class`: one number for each class: the accuracy, or the average precision if videos may have several labels.
-      It is NaN for a class that no video has as a label.
-    - `videos`: the scores and labels of the videos.
-    - `seconds`: the time from cached features to scores.
-    """
-
+    # {name: fraction from 0 to 1}. If each video has one label, the names are "top1" and "top5". If videos may have
+    # several labels, the names are "mAP", the mean average precision, and "wAP", the mean weighted by the number of
+    # videos with the label. If no video has a label, the dictionary is empty.
     metrics: dict[str, float]
-    loss: float
+    loss: float  # the mean loss over the clips, without class weights. It is NaN if no video has a label.
+    # The number of videos, including the failed videos. A failed video has no clip that could be extracted.
     num_videos: int
-    num_failed: int
+    num_failed: int  # the number of failed videos
+    # One number for each class: the accuracy, or the average precision if videos may have several labels. It is NaN for
+    # a class that no video has as a label.
     per_class: tuple[float, ...]
-    videos: VideoScores
-    seconds: float
+    videos: VideoScores  # the scores and labels of the videos
+    seconds: float  # the time from cached features to scores
 
     @property
     def classes_without_positives(self) -> tuple[int, ...]:

@@ -10,72 +10,49 @@ STATE_FILE = "state.pt"  # of a run that is not finished
 class EpochRecord:
     """The results of one epoch of a training.
 
-    - `epoch`: the number of the epoch, counted from 1.
-    - `loss`: the mean training loss.
-    - `metrics`: {name: value} of the validation metrics, with the validation "loss". Empty without validation.
-    - `seconds`: the duration of the epoch, including its validation.
-    - `learning_rate`: the learning rate of the last step.
-    - `clips_per_second`: the speed of the training, without the validation.
-    - `waited`: the share of the training time, from 0 to 1, in which the network waited for clips.
-
     Some heads train several candidates: copies of their layers, each with a learning rate and a weight decay of its
     own. All values above are then those of the best candidate of the epoch.
-
-    - `candidate_index`: the number of the best candidate, counted from 0.
-    - `of_candidates`: {name of the candidate: validation metric}. The metric is None if the candidate diverged. The
-      dictionary is empty for a head without candidates.
     """
 
-    epoch: int
-    loss: float
+    epoch: int  # the number of the epoch, counted from 1
+    loss: float  # the mean training loss
+    # {name: value} of the validation metrics, with the validation "loss". Empty without validation.
     metrics: dict[str, float]
-    seconds: float
-    learning_rate: float
-    clips_per_second: float
-    waited: float = 0.0
-    candidate_index: int = 0
+    seconds: float  # the duration of the epoch, including its validation
+    learning_rate: float  # the learning rate of the last step
+    clips_per_second: float  # the speed of the training, without the validation
+    waited: float = 0.0  # the share of the training time, from 0 to 1, in which the network waited for clips
+    candidate_index: int = 0  # the number of the best candidate, counted from 0
+    # {name of the candidate: validation metric}. The metric is None if the candidate diverged. The dictionary is empty
+    # for a head without candidates.
     of_candidates: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepRecord:
-    """The progress of a training within an epoch.
+    """The progress of a training within an epoch."""
 
-    - `epoch`: the number of the present epoch, counted from 1.
-    - `step`: the number of steps that are done.
-    - `num_steps`: the number of steps of the whole training.
-    - `loss`: the mean training loss of the present epoch so far.
-    - `clips_per_second`: the mean speed of the present epoch so far.
-    - `metric`: the last validation metric as (name, value), such as ("top1", 0.5). None before the first validation.
-    """
-
-    epoch: int
-    step: int
-    num_steps: int
-    loss: float
-    clips_per_second: float
+    epoch: int  # the number of the present epoch, counted from 1
+    step: int  # the number of steps that are done
+    num_steps: int  # the number of steps of the whole training
+    loss: float  # the mean training loss of the present epoch so far
+    clips_per_second: float  # the mean speed of the present epoch so far
+    # The last validation metric as (name, value), such as ("top1", 0.5). None before the first validation.
     metric: tuple[str, float] | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """The result of a training.
+    """The result of a training."""
 
-    - `best_epoch`: the number of the best epoch, counted from 1. After the training, the head has the weights of this
-      epoch.
-    - `metric`: the name of the validation metric by which epochs are compared, such as "top1". None without validation.
-    - `best_metric`: the value of this metric in the best epoch. None without validation.
-    - `history`: the records of all epochs.
-    - `seconds`: the duration of the training.
-    - `num_parameters`: the number of parameters of the head.
-    """
-
+    # The number of the best epoch, counted from 1. After the training, the head has the weights of this epoch.
     best_epoch: int
-    best_metric: float | None
+    best_metric: float | None  # the value of this metric in the best epoch. None without validation.
+    # The name of the validation metric by which epochs are compared, such as "top1". None without validation.
     metric: str | None
-    history: tuple[EpochRecord, ...]
-    seconds: float
-    num_parameters: int
+    history: tuple[EpochRecord, ...]  # the records of all epochs
+    seconds: float  # the duration of the training
+    num_parameters: int  # the number of parameters of the head
 
     @property
     def kept_metrics(self) -> dict[str, float]:

@@ -63,33 +63,27 @@ class HubFile:
 class WeightSource:
     """A weights file that has a name in configs: where it comes from, and what its network expects. The file is public
     (`url`, or `hub` on huggingface.co), or part of this package (`path`).
-
-    `file_name`: name of the file on this machine, unique among all named files. If two public files have the same name,
-    one of them has a prefix here.
-    `licence`: the licence and the data set of the training, in words.
-    `sha256`: all 64 hex digits or the first digits, as published. Empty if no sha256 is published.
-    `path`: path of a file in this package, below the folder `stages`.
-    `pixels`: the normalisation of pixels that the network expects. None if it is that of the network's catalogue entry.
-    `sampling`: the clips that the network was trained on. None for a network of images.
-    `short_side_px`, `crop_px`: short side of the resized frame, and side of the crop, with which the network was
-    tested.
-    `classes`: number of classes of the classifier in the file. The classifier itself is not loaded.
-    `resize`: how frames were resized to `short_side_px`. None if it is unknown, or if no config can state it.
-    `geometry`: options of the trained network that the shapes of the weights do not show, such as `res5_stride`.
     """
 
+    # Name of the file on this machine, unique among all named files. If two public files have the same name, one of
+    # them has a prefix here.
     file_name: str
-    licence: str
-    sha256: str = ""
+    licence: str  # the licence and the data set of the training, in words
+    sha256: str = ""  # all 64 hex digits or the first digits, as published. Empty if no sha256 is published.
     url: str | None = None
-    path: str | None = None
+    path: str | None = None  # path of a file in this package, below the folder `stages`
     hub: HubFile | None = None
+    # The normalisation of pixels that the network expects. None if it is that of the network's catalogue entry.
     pixels: Pixels | None = None
-    sampling: Sampling | None = None
+    sampling: Sampling | None = None  # the clips that the network was trained on. None for a network of images.
+    # `short_side_px`, `crop_px`: short side of the resized frame, and side of the crop, with which the network was
+    # tested
     short_side_px: int | None = None
     crop_px: int | None = None
+    # How frames were resized to `short_side_px`. None if it is unknown, or if no config can state it.
     resize: Resize | None = None
-    classes: int | None = None
+    classes: int | None = None  # number of classes of the classifier in the file. The classifier itself is not loaded.
+    # Options of the trained network that the shapes of the weights do not show, such as `res5_stride`
     geometry: Mapping[str, int | str] = field(default_factory=dict)
 
     @property

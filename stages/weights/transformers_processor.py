@@ -29,21 +29,16 @@ FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5:
 class Processor:
     """The values in the file of a processor, which say how frames become the input of a network. `file` is the path of
     the file.
-
-    `pixels`: the normalisation of pixels.
-    `size`: side in px of the square input of the network.
-    `resize_short`: short side in px to which the whole frame is resized before the square is cut. None if the whole
-    frame is squeezed into the square.
-    `filter`: Pillow's number of the filter that resizes. None if the file does not name it.
-    `num_frames`: number of frames of a clip. None if the file does not name it.
     """
 
     file: Path
-    pixels: Pixels
-    size: int
+    pixels: Pixels  # the normalisation of pixels
+    size: int  # side in px of the square input of the network
+    # Short side in px to which the whole frame is resized before the square is cut. None if the whole frame is squeezed
+    # into the square.
     resize_short: int | None
-    filter: int | None
-    num_frames: int | None
+    filter: int | None  # Pillow's number of the filter that resizes. None if the file does not name it.
+    num_frames: int | None  # number of frames of a clip. None if the file does not name it.
 
     @property
     def resize(self) -> Resize:

@@ -79,24 +79,17 @@ class Completion(BaseModel):
 
 
 class Submission(BaseModel):
-    """The record of a job array that was submitted to SLURM.
-
-    - `name`: the name of the record in the cache.
-    - `kind`: "extract" or "train".
-    - `job_id`: the job id in SLURM.
-    - `folder`: the folder with the files for the tasks.
-    - `num_tasks`: the number of tasks.
-    - `submitted_at`: the date and time of the submission, in ISO 8601.
-    """
+    """The record of a job array that was submitted to SLURM."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    name: ObjectName
-    kind: WorkKind
+    name: ObjectName  # the name of the record in the cache
+    kind: WorkKind  # "extract" or "train"
+    # The job id in SLURM
     job_id: str = Field(pattern=r"^([^-]|$)")  # an option of scancel begins otherwise
-    folder: Path
-    num_tasks: NumTasks
-    submitted_at: str
+    folder: Path  # the folder with the files for the tasks
+    num_tasks: NumTasks  # the number of tasks
+    submitted_at: str  # the date and time of the submission, in ISO 8601
 
     @property
     def record_name(self) -> str:

@@ -51,27 +51,21 @@ IN_PLAIN_LOOP = {CLIPS, FEATURES.rstrip("/"), Proposals.kind, Regions.kind}  # k
 class SpeedComparison:
     """The result of `kinegraph bench`: how long several methods take for the same clips. A method is, for example,
     "whole extraction" or "plain loop".
-
-    - `clips`, `videos`, `frames`: the numbers of measured clips, of their videos and of their frames.
-    - `failed`: the number of clips that were not measured, because they cannot be extracted.
-    - `seconds`: method -> a list of seconds, one item for each round.
-    - `left_out`: method that could not be measured -> the reason.
-    - `stages`: the keys of the extracted stages.
-    - `device`, `threads`, `batch_size`: the device of the networks, the number of CPU threads and the clips of a batch.
-    - `run`: the machine, the versions of packages and the date.
     """
 
+    # `clips`, `videos`, `frames`: the numbers of measured clips, of their videos and of their frames
     clips: int
     videos: int
     frames: int
-    failed: int
-    stages: tuple[str, ...]
+    failed: int  # the number of clips that were not measured, because they cannot be extracted
+    stages: tuple[str, ...]  # the keys of the extracted stages
+    # `device`, `threads`, `batch_size`: the device of the networks, the number of CPU threads and the clips of a batch
     device: str
     threads: int
     batch_size: int
-    seconds: dict[str, list[float]]
-    left_out: dict[str, str]
-    run: dict[str, Any]
+    seconds: dict[str, list[float]]  # method -> a list of seconds, one item for each round
+    left_out: dict[str, str]  # method that could not be measured -> the reason
+    run: dict[str, Any]  # the machine, the versions of packages and the date
 
     def to_json(self) -> dict[str, Any]:
         """Returns the comparison as a dict for `--json`. The items of `run` are on the top level of the dict."""

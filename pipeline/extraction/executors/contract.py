@@ -18,19 +18,15 @@ from kinegraph.pipeline.shards.leases import MAX_DEATHS
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """The work of one extraction, which an executor runs.
-
-    - `units`: the work units to compute. A work unit is one shard with the stage keys to compute for it.
-    - `keys`: the stage keys that occur in `units`.
-    - `allotted`: the time limit of the job, or None if the time is not limited.
-    - `begun`: the time at which the job began, by time.monotonic of this process.
-    """
+    """The work of one extraction, which an executor runs."""
 
     config: Config
     cache: Cache
-    keys: tuple[str, ...]
+    keys: tuple[str, ...]  # the stage keys that occur in `units`
+    # The work units to compute. A work unit is one shard with the stage keys to compute for it.
     units: tuple[WorkUnit, ...]
-    allotted: Allotment | None = None
+    allotted: Allotment | None = None  # the time limit of the job, or None if the time is not limited
+    # The time at which the job began, by time.monotonic of this process
     begun: float = field(default_factory=monotonic)
 
 

@@ -38,19 +38,14 @@ PLAIN = Format(
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """A checkpoint with its tensors under kinegraph's names.
+    """A checkpoint with its tensors under kinegraph's names."""
 
-    `format`: the format of the names in the file.
-    `state`: {kinegraph's name: tensor}.
-    `ignored`: {name in the file: reason} of the tensors that are not used, such as those of a classifier.
-    `unknown`: the names in the file that no network of kinegraph has.
-    `classes`: the number of classes of the classifier in the file, or None if the file has no classifier.
-    """
-
-    format: Format
-    state: State
+    format: Format  # the format of the names in the file
+    state: State  # {kinegraph's name: tensor}
+    # {name in the file: reason} of the tensors that are not used, such as those of a classifier
     ignored: dict[str, str]
-    unknown: tuple[str, ...]
+    unknown: tuple[str, ...]  # the names in the file that no network of kinegraph has
+    # The number of classes of the classifier in the file, or None if the file has no classifier
     classes: int | None = None
 
 

@@ -18,23 +18,19 @@ FIELDS = {"stage": r"\d+", "block": r"\d+", "leaf": r"\w+", "name": r".+"}
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """The names that another code base uses for the tensors of a network that kinegraph has too.
+    """The names that another code base uses for the tensors of a network that kinegraph has too."""
 
-    `name`: the name of the format, for messages.
-    `sign`: a regular expression. A file has this format if the expression matches the name of one of its tensors.
-    `pairs`: (kinegraph's name, name in the file). A field such as `{block}` stands for the same text in both names. If
-    several pairs match, the first is used.
-    `ignored`: {regular expression: reason}. Tensors of the file with a matching name are not used, for this reason.
-    `adapt`: a function that takes the renamed tensors {kinegraph's name: tensor} and returns them with further changes.
-    `only_for`: a prefix of names of networks. Only these networks may take the weights, even if other networks have
-    tensors of the same names.
-    """
-
-    name: str
-    sign: str
+    name: str  # the name of the format, for messages
+    sign: str  # a regular expression. A file has this format if the expression matches the name of one of its tensors.
+    # (kinegraph's name, name in the file). A field such as `{block}` stands for the same text in both names. If several
+    # pairs match, the first is used.
     pairs: tuple[Pair, ...]
+    # {regular expression: reason}. Tensors of the file with a matching name are not used, for this reason.
     ignored: Mapping[str, str] = field(default_factory=dict)
+    # A function that takes the renamed tensors {kinegraph's name: tensor} and returns them with further changes
     adapt: Callable[[State], State] = dict
+    # A prefix of names of networks. Only these networks may take the weights, even if other networks have tensors of
+    # the same names.
     only_for: str = ""
 
     def matches(self, names: Iterable[str]) -> bool:
