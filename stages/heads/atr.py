@@ -70,11 +70,11 @@ class AtrOptions(AtrBlockOptions, MapOptions):
 
 
 class Atr(MapHead):
-    """A head that runs ATR blocks on the cached maps features/<backbone>/<tap> and classifies the mean of the result
-    over frames and positions. One clip of the array is [T frames, C channels, H rows, W columns].
+    """A head that runs ATR blocks on the cached maps features/<backbone>/<tap> [T, C, H, W] and classifies the mean of
+    the result over frames and positions.
 
-    Deviation from the paper: the blocks run after the cached tap. In the paper, a block is inside a residual block of
-    the backbone, behind the last BatchNorm and before the shortcut is added.
+    Deviation from the paper: the blocks run after the cached tap. In the paper, a block lies inside a residual block of
+    the backbone.
     """
 
     option_model = AtrOptions
@@ -98,14 +98,13 @@ class Atr(MapHead):
 
 
 class AtrBlock(nn.Module):
-    """The block of ATR. `forward` maps X to X + Y, both [B, T, C, H, W], for B clips, T frames, C = `channels`
-    channels, H rows and W columns. Y has the features of the action.
+    """The block of ATR. It adds features of the action to its input: `forward` maps X [B, T, C, H, W] to X + Y.
 
-    Y is computed in three steps. First, a locator finds where the action is in each frame. Second, reasoners mix the
-    features of this location over time. Third, the result is distributed over the positions of the map.
+    Y is computed in three steps. A locator finds the action in each frame. Reasoners mix the features of the action
+    over time. The result is distributed over the positions of the map.
 
-    With the default options, the locator has C^2 / 16 + 19 C / 16 parameters. The reasoners and their LayerNorm have 2
-    (C^2 + 3) + 2 C parameters. BatchNorm has 2 C parameters.
+    With the default options and C = `channels`, the locator has C^2 / 16 + 19 C / 16 parameters. The reasoners and
+    their LayerNorm have 2 (C^2 + 3) + 2 C parameters. BatchNorm has 2 C parameters.
     """
 
     def __init__(self, channels: int, options: AtrBlockOptions) -> None:
@@ -124,19 +123,15 @@ class AtrBlock(nn.Module):
         return x + each_frame(self.norm, y.expand_as(x))
 
     def distribute(self, z: Tensor, located: Tensor | None) -> Tensor:
-        """Distributes the features of the action in each frame over the positions of the map. Returns [B, T, C, H, W],
-        or [B, T, C, 1, 1] if all positions get equal values. There are B clips, T frames, C channels, H rows and W
-        columns.
+        """Distributes the features `z` [B, T, C] over the positions of the map. Returns [B, T, C, H, W], or [B, T, C,
+        1, 1] if all positions get equal values.
 
-        - `z`: [B, T, C], the features.
-        - `located`: the map M [B, T, 1, H, W], which is large where the action is, or None.
-
-        The option `distribution` chooses the formula (reconstructed, because the available text of the paper has no
-        formulas):
+        `located` is the map M [B, T, 1, H, W], which is large where the action is, or None. The option `distribution`
+        chooses the formula. The formulas are reconstructed, because the text of the paper that we had shows none.
 
         - "scaling": sigmoid(M) z.
         - "adding": z + sigmoid(M), or z + M if `sigmoid_in_adding` is false.
-        - "none", or `located` is None: z for every position. The result is then [B, T, C, 1, 1].
+        - "none", or `located` is None: z.
         """
         z = z[..., None, None]
         if located is None or self.distribution == "none":
@@ -147,24 +142,23 @@ class AtrBlock(nn.Module):
 
 
 def aggregate(x: Tensor, located: Tensor) -> Tensor:
-    """Returns the features of the action in each frame, [B, T, C]. The features are the weighted mean of the map over
-    all positions: s_t = sum over positions of softmax(M_t) X_t (ATR paper, eq. 5, reconstructed).
+    """Returns the features of the action in each frame, [B, T, C]: s_t = sum over positions of softmax(M_t) X_t (ATR
+    paper, eq. 5, reconstructed).
 
-    `x` is X [B, T, C, H, W] for B clips, T frames, C channels, H rows and W columns. `located` is M [B, T, 1, H, W], a
-    map that is large where the action is.
+    `x` is X [B, T, C, H, W]. `located` is M [B, T, 1, H, W], a map that is large where the action is.
     """
     shares = located.flatten(3).softmax(3)  # [B, T, 1, HW]
     return (x.flatten(3) @ shares.transpose(2, 3)).squeeze(3)
 
 
 class Locator(nn.Module):
-    """Computes a map M that is large where the action is: features x [B, T, C, H, W] -> M [B, T, 1, H, W], for B clips,
-    T frames, C = `channels` channels, H rows and W columns.
+    """Finds the action in each frame. `forward` maps features x [B, T, C, H, W] to a map M [B, T, 1, H, W] that is
+    large where the action is.
 
     A 1 x 1 convolution reduces x to features r with fewer channels. With the default options, M_t = phi2(phi3(r_t)) +
-    phi2(phi1(r_{t+1}) - r_t). The first term is the appearance of frame t, and the second term is the motion. phi1 and
-    phi3 are depth-wise 3 x 3 convolutions, and phi2 is a 1 x 1 convolution. By default, they have no bias and no
-    activation. The formula is reconstructed, because the available text of the paper has no formulas.
+    phi2(phi1(r_{t+1}) - r_t). The first term is the appearance of frame t. The second term is the motion. phi1 and phi3
+    are depth-wise 3 x 3 convolutions, and phi2 is a 1 x 1 convolution. The formula is reconstructed, because the text
+    of the paper that we had shows none.
     """
 
     def __init__(self, channels: int, options: AtrBlockOptions) -> None:
@@ -208,11 +202,10 @@ class Locator(nn.Module):
 
 class EfficientReasoner(nn.Module):
     """Mixes each frame with its neighbours in time: z_t = sum over |i| <= radius of w_i g(s_{t+i}) (ATR paper, eq. 8
-    and 9). `forward` maps s [B, T, C] to z of the same shape, for B clips, T frames and C channels.
+    and 9). `forward` maps s [B, T, C] to z of the same shape.
 
-    g is the learned module `transform`, which maps the vector of each frame. Frames outside the clip count as 0. w has
-    2 `radius` + 1 learned numbers. All frames, channels and clips have the same w. For `radius` 1, w starts as (0, 1,
-    0), which mixes no frames.
+    g is the learned module `transform`. Frames outside the clip count as 0. w has 2 `radius` + 1 learned numbers. For
+    `radius` 1, w starts as (0, 1, 0), which mixes no frames.
     """
 
     def __init__(self, radius: int, transform: nn.Module) -> None:

@@ -1,8 +1,8 @@
 """The attentive probe of V-JEPA 2, which classifies a clip by attention over all its tokens. Several copies are trained
-side by side, with different learning rates and weight decays.
+together, with different learning rates and weight decays.
 
-Source: Assran et al. 2025 (arXiv 2506.09985), and the evaluation configs of facebookresearch/vjepa2: 4 probe blocks
-(3 self-attention blocks, then one cross-attention block with one learnt query), 16 heads, 20 pairs of rate and decay.
+Source: Assran et al. 2025 (arXiv 2506.09985), and the evaluation configs of facebookresearch/vjepa2: 3 self-attention
+blocks, one cross-attention block with one learned query, 16 heads, 20 pairs of learning rate and weight decay.
 
 Shapes: B clips, N tokens of a clip, C channels, A attention heads, T frames, H rows and W columns of a map, R regions
 of a frame, K classes.
@@ -54,12 +54,11 @@ class AttentiveProbeOptions(CandidateOptions):
 
 
 class AttentiveProbe(CandidateHead):
-    """A head that runs self-attention blocks over all tokens [N, C] of a clip, then cross-attention with one learnt
-    query, and then a linear layer. A token is one vector of the features: a cell of a map, a frame, or a region.
-    Several copies of these layers are trained side by side.
+    """A head with self-attention blocks over all tokens of a clip, then cross-attention with one learned query, and
+    then a linear layer. A token is one vector of the features: a cell of a map, a frame, or a region.
 
-    No position code is added to the tokens, as in V-JEPA 2, because the features have information about positions
-    already. With `read: regions`, a clip without any box has one token of zeros.
+    Several copies of these layers are trained together. As in V-JEPA 2, tokens get no position code. With `read:
+    regions`, a clip without boxes has one token of zeros.
     """
 
     option_model = AttentiveProbeOptions
@@ -108,13 +107,12 @@ def _num_heads(channels: int, asked: int | None) -> int:
 
 
 class AttentiveClassifier(nn.Module):
-    """The network of the attentive probe. `forward(tokens, mask)` maps tokens [B, N, C] to logits [B, K], for B clips,
-    N tokens of a clip, C channels and K classes. `mask` [B, N] is false for padding, or None if there is no padding.
+    """The network of the attentive probe. `forward(tokens, mask)` maps tokens [B, N, C] to logits [B, K], for N tokens
+    of a clip and K classes. `mask` [B, N] is false for padding. `mask` None means that there is no padding.
 
-    The first weights are drawn as in the code of V-JEPA (facebookresearch/jepa), from a truncated normal distribution
-    with standard deviation 0.02. Biases start at 0. The output layers of the attention and of the MLP start smaller:
-    their weights are divided by sqrt(2 n). n is 1 for the cross-attention block, and 2, 3 and so on for the
-    self-attention blocks.
+    The first weights follow the code of V-JEPA (facebookresearch/jepa): a truncated normal distribution with standard
+    deviation 0.02, and biases of 0. The output layers of the attention and the MLP start smaller, divided by sqrt(2 n).
+    n is 1 for the cross-attention block and 2, 3, ... for the self-attention blocks.
     """
 
     def __init__(self, channels: int, num_classes: int, num_blocks: int, num_heads: int, mlp_ratio: float) -> None:

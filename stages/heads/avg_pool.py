@@ -23,16 +23,14 @@ class AvgPoolOptions(TapOptions):
 
 class AvgPool(Head):
     """A head that classifies pooled features by a mean over the frames, dropout and a linear layer. It reads
-    features/<backbone>/<tap>_pooled, which is [T frames, C channels] for one clip.
+    features/<backbone>/<tap>_pooled [T, C].
 
     The option `consensus` chooses how frames are joined:
 
     - "features": the mean of the frame features is classified.
-    - "logits": each frame is classified, and the logits of the clip are the mean of the logits of the frames.
-    - "max": each frame is classified, and the logits of the clip are the maximum (TSN, Wang et al. 2016, arXiv
-      1608.00859, eq. 1).
-
-    Without dropout, "features" and "logits" have equal results.
+    - "logits": each frame is classified. The logits of the clip are the mean over the frames.
+    - "max": each frame is classified. The logits of the clip are the maximum (TSN, Wang et al. 2016, arXiv 1608.00859,
+      eq. 1).
     """
 
     option_model = AvgPoolOptions

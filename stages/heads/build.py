@@ -67,14 +67,11 @@ def build_head(name: str | OwnHead, spec: Spec, num_classes: int, **options: Any
 
 
 def rebuild_head(name: str | OwnHead, spec: Spec, num_classes: int, options: dict[str, Any]) -> Head:
-    """Returns a head with random weights, into which the caller loads the weights of a trained run. It has the same
-    layers as the result of `build_head` with these arguments.
+    """Returns a head with random weights, into which the caller loads the weights of a trained run. The arguments are
+    those of `build_head`, which the run was built with.
 
-    `spec` maps the name of each array that the head may read to its shape for one clip. If the head has a tail (layers
-    of the backbone above a cached tap), the backbone's checkpoint is not read, because the run has the weights of the
-    tail.
-
-    Raises HeadError if `options` or the arrays do not fit the head.
+    If the head has a tail (layers of the backbone above a cached tap), the backbone's checkpoint is not read. Raises
+    HeadError if `options` or the arrays do not fit the head.
     """
     return _build(name, spec, num_classes, options, random_backbone)
 

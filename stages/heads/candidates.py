@@ -62,13 +62,12 @@ class CandidateOptions(TapOptions):
 
 class CandidateHead(Head):
     """The base class of heads with several candidates. A candidate is a copy of the head's layers that is trained with
-    a learning rate and a weight decay of its own. One pass over the cache trains all candidates.
+    its own learning rate and weight decay. One pass over the cache trains all candidates.
 
     A subclass calls `choose_array` and `add_candidates` in its constructor, and implements `inputs`.
 
-    The candidates share no parameter and start from the same weights. The training adds up their losses, so each
-    candidate gets the weights that it would get in a training without the other candidates. After each epoch, every
-    candidate is validated. At the end of the training, `keep` drops all candidates except the best one.
+    The candidates share no parameter and start from the same weights. Each candidate gets the weights that it would get
+    if it were trained alone. At the end of the training, `keep` drops all candidates except the best one.
     """
 
     option_model: ClassVar[type[CandidateOptions]]
@@ -77,14 +76,14 @@ class CandidateHead(Head):
     array: str
 
     def choose_array(self, spec: Spec, read: str, options: CandidateOptions) -> int:
-        """Chooses the cached array that the head reads. Sets the attribute `source` to the tap of the array, and
-        `array` to its name. Returns the number of channels of the array.
+        """Chooses the cached array that the head reads, and sets the attributes `source` (its tap) and `array` (its
+        name). Returns the number of channels of the array.
 
         - `spec`: {name of the array: shape for one clip} of the cache.
         - `read`: the kind of array: "maps", "pooled" or "regions".
-        - `options`: must name the backbone or the tap if several taps have arrays of this kind.
+        - `options`: names the backbone or the tap if several taps have such arrays.
 
-        Raises HeadError if no array fits, if several fit, or if `spec` has the shapes of whole videos and `read` is not
+        Raises HeadError if no array fits, if several fit, or if `spec` describes whole videos and `read` is not
         "pooled".
         """
         if are_videos(spec) and read != "pooled":

@@ -19,17 +19,15 @@ Links = Literal["boxes", "boxes of neighbouring frames", "frames"]
 
 @dataclass(frozen=True, kw_only=True)
 class ClipGraph:
-    """One graph that a head computes, for B clips with T time steps and N nodes in each time step. The head computes a
-    new vector for each node as a weighted sum of the vectors of all nodes. The graph has the weights.
+    """One graph that a head computes for each of B clips. It has N nodes in each of T time steps. The head computes a
+    new vector for each node as a weighted sum of the vectors of all nodes.
 
-    - `weights`: float32 [B, T, N, T, N], at least 0. Entry (b, t, i, u, j) is the weight of node j of time step u in
-      the sum for node i of time step t. The weights of a sum add up to 1, or are all 0. For padding (nodes without a
-      box), all weights are 0.
-    - `links`: what a node is, and which nodes can have an edge. "boxes": a node is a box, and any two boxes of a clip
-      can have an edge. "boxes of neighbouring frames": only boxes of consecutive time steps can have an edge. "frames":
-      a node is a whole frame, and N is 1.
-    - `frame_step`, `frames`: the frames of the cached boxes to which the time steps belong. Time step t belongs to
-      frame `frames`[t], or to frame t * `frame_step` if `frames` is None.
+    - `weights`: float32 [B, T, N, T, N]. Entry (b, t, i, u, j) is the weight of node j of time step u in the sum for
+      node i of time step t. The weights of a sum add up to 1, or are all 0. Padding has weight 0.
+    - `links`: what a node is. "boxes": a box. "boxes of neighbouring frames": a box, with edges only between
+      consecutive time steps. "frames": a whole frame, and N is 1.
+    - `frame_step`, `frames`: time step t belongs to frame `frames`[t] of the cached boxes, or to frame t * `frame_step`
+      if `frames` is None.
     """
 
     weights: Tensor
@@ -73,11 +71,10 @@ def masked_graph(
 
 @dataclass(frozen=True, kw_only=True)
 class NodeMessages:
-    """The messages between the nodes of each frame. A node is a cell of the map. There are B clips, T frames, and P
-    pairs of a sender and a receiver.
+    """The messages between the nodes of each frame. A node is a cell of the map. There are P pairs of a sender and a
+    receiver.
 
-    - `strengths`: [B, T, P], one number for each pair: the length (L2 norm) of the message, times the attention weight
-      of the pair.
+    - `strengths`: [B, T, P], the L2 norm of each message times its attention weight.
     - `senders`, `receivers`: [P], the numbers of the two nodes of each pair, counted from 0.
     - `cells`: the rectangle of each node in the map, as (x1, y1, x2, y2) from 0 to 1.
     """

@@ -76,14 +76,12 @@ class Conv3dBlockOptions(StageOptions):
 
 
 class Conv3dBlock(nn.Module):
-    """A block with one 3D convolution: x + norm(conv(x)), or relu(norm(conv(x))) without the option `shortcut`.
-    `forward` maps x [B, C, T, H, W] to the same shape, for B clips, C = `channels` channels, T frames, H rows and W
-    columns.
+    """A block with one 3D convolution: x + norm(conv(x)), or relu(norm(conv(x))) if the option `shortcut` is false.
+    `forward` maps x [B, C, T, H, W] to the same shape.
 
     The block is a baseline for TRG ("3D convolution after each branch" in table 3 of Zhang et al. 2019, arXiv
-    1908.09995). The paper states neither the kernel nor whether there is a shortcut. With a shortcut, a new block
-    returns its input, because the gain of the norm starts at 0. Without a shortcut, the convolution starts as the
-    identity.
+    1908.09995). The paper does not state the kernel, nor whether there is a shortcut. With a shortcut, a new block
+    returns its input.
     """
 
     def __init__(self, channels: int, options: Conv3dBlockOptions) -> None:

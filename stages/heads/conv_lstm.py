@@ -53,11 +53,10 @@ class ConvLstm(Head):
 
 class ConvLstmLayer(nn.Module):
     """An LSTM layer on maps, with convolutions in place of matrix products (ConvLSTM paper, eq. 3). `forward` maps x
-    [B, T, C, H, W] to the states after each frame, [B, T, K, H, W]. The axes are B clips, T frames, C = `channels`
-    channels, K = `hidden` channels, H rows and W columns.
+    [B, T, C, H, W] to the states after each frame, [B, T, K, H, W], with K = `hidden` channels.
 
-    The convolutions are `kernel` x `kernel`. If `size` is (H, W), the gates also read the cell through weights that
-    start at 0 (peepholes), and the layer takes only maps of this size. If `size` is None, there are no peepholes.
+    The convolutions are `kernel` x `kernel`. If `size` is (H, W), the gates also read the cell (peepholes), and all
+    maps must have this size. If `size` is None, there are no peepholes.
     """
 
     def __init__(self, channels: int, hidden: int, kernel: int, size: tuple[int, int] | None) -> None:

@@ -15,12 +15,11 @@ from torch import Tensor
 
 
 def similarity_graph(queries: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
-    """Returns the similarity graph of the V nodes of each of B clips, [B, V, V]: G_ij = exp(q_i . k_j) / sum over j of
-    exp(q_i . k_j) (STRG paper, eq. 1 and 2).
+    """Returns the similarity graph G [B, V, V] of the V nodes of each clip (STRG paper, eq. 1 and 2).
 
-    `queries` and `keys` [B, V, C] have the vectors q_i and k_j of C numbers. `valid` bool [B, V] is false for padding.
-    The sum leaves padding out, and columns of padding are 0. Each row sums to 1. In a clip without any valid node, all
-    entries are 1 / V.
+    G_ij = exp(q_i . k_j) / sum over j of exp(q_i . k_j). `queries` and `keys` [B, V, C] have the vectors q_i and k_j.
+    `valid` bool [B, V] is false for padding. The sum leaves padding out, and columns of padding are 0. If a clip has no
+    valid node, all its entries are 1 / V.
     """
     affinity = queries @ keys.transpose(1, 2)
     lowest = torch.finfo(affinity.dtype).min  # with -inf, a clip without valid nodes would become NaN
@@ -29,14 +28,15 @@ def similarity_graph(queries: Tensor, keys: Tensor, valid: Tensor) -> Tensor:
 
 def iou_graphs(boxes: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the spatial-temporal graphs (front, back) of STRG, which link overlapping boxes of neighbouring frames.
-    Each is [B, T - 1, N, N] for B clips, T frames and N boxes of a frame (STRG paper, eq. 3).
+    Each is [B, T - 1, N, N] for N boxes of a frame (STRG paper, eq. 3).
 
-    `boxes` [B, T, N, 4] are (x1, y1, x2, y2). `valid` bool [B, T, N] is false for padding. Index t of both graphs
-    stands for the frames t and t + 1. With s_ij = IoU of box i in frame t and box j in frame t + 1,
+    `boxes` [B, T, N, 4] are (x1, y1, x2, y2). `valid` bool [B, T, N] is false for padding. Index t stands for the
+    frames t and t + 1. With s_ij = IoU of box i in frame t and box j in frame t + 1:
+
         front_ij = s_ij / sum_j s_ij      rows in frame t, columns in frame t + 1
         back_ji = s_ij / sum_i s_ij       rows in frame t + 1, columns in frame t
 
-    A row sums to 1. If the box of the row overlaps no valid box, the row sums to 0.
+    Each row sums to 1, or to 0 if its box overlaps no valid box.
     """
     both = valid[:, :-1, :, None] & valid[:, 1:, None, :]
     overlap = torch.where(both, pairwise_iou(boxes[:, :-1], boxes[:, 1:]), 0.0)
@@ -64,33 +64,30 @@ def collect_all(graph: Tensor, nodes: Tensor) -> Tensor:
 
 
 def collect_next(front: Tensor, nodes: Tensor) -> Tensor:
-    """Returns for each node the weighted sum of the nodes of the next frame: [B, T, N, C], for B clips, T frames, N
-    nodes of a frame and C channels.
+    """Returns for each node the weighted sum of the nodes of the next frame, [B, T, N, C]. Nodes of the last frame get
+    0.
 
-    `nodes` [B, T, N, C] has the vectors of the nodes. `front` is [B, T - 1, N, N], as `iou_graphs` returns it. Entry
-    (t, i, j) of a clip is the weight of node j of frame t + 1 in the sum for node i of frame t. Nodes of the last frame
-    get 0.
+    `nodes` [B, T, N, C] has the vectors of N nodes in each frame. `front` [B, T - 1, N, N] is a result of `iou_graphs`.
+    Its entry (b, t, i, j) is the weight of node j of frame t + 1 in the sum for node i of frame t.
     """
     return F.pad(front @ nodes[:, 1:], (0, 0, 0, 0, 0, 1))
 
 
 def collect_previous(back: Tensor, nodes: Tensor) -> Tensor:
-    """Returns for each node the weighted sum of the nodes of the previous frame: [B, T, N, C], for B clips, T frames, N
-    nodes of a frame and C channels.
-
-    `nodes` [B, T, N, C] has the vectors of the nodes. `back` is [B, T - 1, N, N], as `iou_graphs` returns it. Entry (t,
-    i, j) of a clip is the weight of node j of frame t in the sum for node i of frame t + 1. Nodes of the first frame
+    """Returns for each node the weighted sum of the nodes of the previous frame, [B, T, N, C]. Nodes of the first frame
     get 0.
+
+    `nodes` [B, T, N, C] has the vectors of N nodes in each frame. `back` [B, T - 1, N, N] is a result of `iou_graphs`.
+    Its entry (b, t, i, j) is the weight of node j of frame t in the sum for node i of frame t + 1.
     """
     return F.pad(back @ nodes[:, :-1], (0, 0, 0, 0, 1, 0))
 
 
 def between_all(graphs: Tensor, offset: Literal[1, -1]) -> Tensor:
-    """Returns a graph between neighbouring frames as one matrix over all nodes of a clip: [B, T - 1, N, N] -> [B, V,
-    V], for B clips, T frames, N nodes of a frame and V = T * N. Entries between other frames are 0.
+    """Writes a graph between neighbouring frames into one matrix over all nodes of a clip. Returns [B, V, V], for V = T
+    * N nodes. Entries between other frames are 0.
 
-    `graphs` is one of the two results of `iou_graphs`. `offset` is 1 for `front`, whose columns are nodes of the next
-    frame. It is -1 for `back`, whose columns are nodes of the previous frame.
+    `graphs` [B, T - 1, N, N] is one of the two results of `iou_graphs`. `offset` is 1 for `front` and -1 for `back`.
     """
     num_clips, pairs, nodes, _ = graphs.shape
     dense = graphs.new_zeros(num_clips, pairs + 1, nodes, pairs + 1, nodes)

@@ -29,10 +29,9 @@ def cells(scales: Sequence[int]) -> list[tuple[ExactInterval, ExactInterval]]:
 def links(scales: Sequence[int]) -> list[tuple[int, int]]:
     """Returns all pairs (i, j) of indices of linked nodes. Each link is in the result twice, as (i, j) and as (j, i).
 
-    A node is a cell of a grid. Each number g in `scales` makes a grid, which divides the map into g x g cells. Two
-    nodes of one grid are linked if their cells share a side. Two nodes of different grids are linked if their cells
-    overlap or share a side. No node is linked to itself. For example, the scales 3, 2, 1 have 14 nodes and 45 links, so
-    the result has 90 pairs.
+    A node is a cell of a grid. Each number g in `scales` makes a grid of g x g cells over the map. Two nodes of one
+    grid are linked if their cells share a side. Two nodes of different grids are linked if their cells overlap or share
+    a side. For example, the scales 3, 2, 1 have 14 nodes and 45 links.
     """
     nodes = cells(scales)
     pairs = []
@@ -45,23 +44,21 @@ def links(scales: Sequence[int]) -> list[tuple[int, int]]:
 
 
 def pooling(scales: Sequence[int], height: int, width: int) -> Tensor:
-    """Returns the matrix P that averages a map over the cells of the grids, float64 [V, H * W], for V cells and maps of
-    H = `height` rows and W = `width` columns. For a map m, flattened to [H * W], the product P m has the mean over each
-    cell.
+    """Returns the matrix P, float64 [V, H * W], that averages a map over each of the V cells of all grids. The map has
+    H = `height` rows and W = `width` columns. For a flattened map m, the product P m has the V means.
 
-    Each number g in `scales` makes a grid, which divides the map into g x g cells. A pixel that lies only partly in a
-    cell counts with the part of its area that lies in the cell.
+    Each number g in `scales` makes a grid of g x g cells. A pixel on the border of a cell counts with the part of its
+    area that lies in the cell.
     """
     return torch.cat([torch.kron(_overlaps(g, height) * g / height, _overlaps(g, width) * g / width) for g in scales])
 
 
 def upsampling(scales: Sequence[int], height: int, width: int) -> Tensor:
-    """Returns the matrix U that writes values of cells into a map, float64 [H * W, V], for V cells and maps of H =
-    `height` rows and W = `width` columns. For the values v [V], the product U v is the map, flattened to [H * W].
+    """Returns the matrix U, float64 [H * W, V], that writes one value per cell into a map. The map has H = `height`
+    rows and W = `width` columns. For the values v of the V cells, the product U v is the flattened map.
 
-    Each number g in `scales` makes a grid, which divides the map into g x g cells. For one grid, a pixel gets the value
-    of the cell in which it lies. If the pixel lies in several cells, it gets the mean of their values, weighted by the
-    parts of its area. The map is the sum over all grids.
+    Each number g in `scales` makes a grid of g x g cells. In one grid, a pixel gets the value of its cell. A pixel on a
+    border gets the mean of the values of its cells, weighted by area. The map is the sum over all grids.
     """
     return torch.cat([torch.kron(_overlaps(g, height), _overlaps(g, width)) for g in scales]).T
 

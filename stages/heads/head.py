@@ -100,12 +100,11 @@ class FeatureSource:
 
 
 def spec_of_videos(spec: Spec) -> dict[str, tuple[int, ...]]:
-    """Returns the shapes of whole videos as {name of the array: (ANY_LENGTH, C)}, for each cached array of vectors. A
-    video is a sequence of windows with one vector of C numbers for each window. ANY_LENGTH stands for the number of
-    windows, which differs from video to video.
+    """Returns the shapes of whole videos, {name of the array: (ANY_LENGTH, C)}. A whole video is a sequence of windows,
+    with one vector of C numbers for each window. ANY_LENGTH stands for the number of windows.
 
-    `spec` maps the name of each cached array to its shape for one window, (T, C) or (C,). The vector of a window is the
-    mean over its T frames. Arrays of maps and regions are left out.
+    `spec` maps the name of each cached array to its shape for one window, (T, C) or (C,). A window's vector is the mean
+    over its T frames. Arrays of maps and regions are left out.
     """
     prefix, _, rank = KINDS["pooled"]
     vectors = {name: shape for name, shape in spec.items() if name.startswith(prefix) and len(shape) <= rank}
@@ -121,19 +120,18 @@ def are_videos(spec: Spec) -> bool:
 
 class Head(nn.Module):
     """The base class of all heads. A head is a network that computes the logits of clips from cached arrays.
-    docs/own_head.md shows how to write a head of your own.
+    docs/own_head.md shows how to write one.
 
     A subclass has a constructor with the arguments (spec, num_classes, options), and a method `forward`. `spec` maps
     the name of each available array to its shape for one clip.
 
     - `option_model`: the class of `options`.
     - `reads`: the names of the arrays that `forward` needs. The constructor sets it.
-    - `source`: the backbone and the tap. The constructor of a head that reads the arrays of one tap sets it.
-    - `name`, `num_classes`, `options`: set by `build_head`. `build_head(name, spec, num_classes, **options)` builds a
-      network with the same layers again.
-    - `reads_sequences`: whether the head can also classify whole videos. An array of a batch is then [B, N, C], for B
-      videos and the N windows of the longest video. The batch has the key "mask" with bool [B, N], which is true for
-      windows. Values where the mask is false must not change the logits.
+    - `source`: the backbone and the tap, if the head reads the arrays of one tap. The constructor sets it.
+    - `name`, `num_classes`, `options`: set by `build_head`.
+    - `reads_sequences`: whether the head can also classify whole videos, as sequences of windows. Each array of a batch
+      is then [B, N, C] for N windows. The batch also has "mask", bool [B, N], which is false for padding. Padding must
+      not change the logits.
     """
 
     reads_sequences: ClassVar[bool] = False
@@ -189,12 +187,11 @@ class Head(nn.Module):
         return ""
 
     def class_maps(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns the class activation maps of the B clips of `batch`: [B, num_classes, T, H, W] for T time steps, H
-        rows and W columns (Zhou et al. 2016, arXiv 1512.04150). The mean of a map over T, H and W is the logit of the
-        class.
+        """Returns the class activation maps of each clip, [B, num_classes, T, H, W]. The mean of a map over T, H and W
+        is the logit of the class (Zhou et al. 2016, arXiv 1512.04150).
 
-        `batch` maps the name of each array in `reads`, and the array `class_map_array`, to its values [B, ...]. The
-        head must be in evaluation mode. Raises HeadError if the head has no class activation maps.
+        `batch` has the values [B, ...] of each array in `reads`, and of the array `class_map_array`. The head must be
+        in evaluation mode. Raises HeadError if the head has no class activation maps.
         """
         raise HeadError(f"The head {self.name} has no class activation maps. {WITH_CLASS_MAPS}")
 

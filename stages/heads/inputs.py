@@ -30,11 +30,11 @@ class TapMissing(HeadError):
 
 
 def choose_source(spec: Spec, kinds: Sequence[str], options: TapOptions) -> FeatureSource:
-    """Returns the tap whose arrays a head reads, as a FeatureSource. The tap must fit the options `backbone` and `tap`
-    of the head, and the cache must have all `kinds` of its arrays: "maps", "pooled" or "regions".
+    """Returns the tap whose arrays a head reads, as a FeatureSource. The tap must fit the head's options `backbone` and
+    `tap`. The cache must have all `kinds` of its arrays, such as "maps" and "pooled".
 
-    `spec` maps the name of each array of the cache to its shape for one clip. Raises TapMissing if no tap fits. The
-    message names the missing array and the command that makes it. Raises HeadError if several taps fit.
+    `spec` maps the name of each cached array to its shape for one clip. Raises TapMissing if no tap fits, and HeadError
+    if several taps fit. The message of TapMissing names the command that makes the array.
     """
     sources = {kind: _sources(spec, kind, options) for kind in kinds}
     fitting = [source for source in sources[kinds[0]] if all(source in sources[kind] for kind in kinds)]
@@ -78,14 +78,11 @@ def _known(spec: Spec, options: TapOptions) -> FeatureSource:
 
 
 def missing_arrays(names: Sequence[str], spec: Spec, kinds: Sequence[str] = ()) -> HeadError:
-    """Returns the error to raise if the cache lacks the arrays `names`. The message says what the config needs, and
-    which command makes the arrays.
+    """Returns the error to raise if the cache lacks the arrays `names`. The message says which command makes them. The
+    error is a TapMissing if `kinds` is given, else a HeadError.
 
     - `spec`: its keys are the names of the cached arrays.
-    - `kinds`: for arrays of one tap (a layer of a backbone), the kinds of arrays that the head reads, such as "maps".
-      Empty for other arrays.
-
-    With `kinds`, the error is a TapMissing. Without `kinds`, it is a HeadError.
+    - `kinds`: the kinds of arrays that the head reads from one tap, such as "maps". Empty for other arrays.
     """
     if names == [CROP]:
         return HeadError(
@@ -169,12 +166,12 @@ def crop_array(source: FeatureSource, spec: Spec) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Regions:
-    """The regions of a batch of B clips, with T frames, N regions of a frame and C channels. A region is the part of a
-    frame inside a box.
+    """The regions of a batch of clips, with N regions of a frame and C channels. A region is the part of a frame inside
+    a box.
 
-    - `features`: the features of the regions, [B, T, N, C], with zeros where `valid` is false.
+    - `features`: [B, T, N, C], with zeros where `valid` is false.
     - `valid`: bool [B, T, N]. It is false for padding, and for boxes outside the rectangle that the backbone sees.
-    - `boxes`: (x1, y1, x2, y2) in pixels of the video, [B, T, N, 4], or None if the head reads no boxes.
+    - `boxes`: [B, T, N, 4], (x1, y1, x2, y2) in pixels of the video. None if the head reads no boxes.
     """
 
     features: Tensor
@@ -183,19 +180,18 @@ class Regions:
 
 
 class ProposalReader:
-    """Reads the cached boxes of a batch for the frames that have features, and tells which boxes are valid. A box is
-    valid if it exists and lies at least partly in the rectangle of the frame that the backbone sees.
+    """Reads the cached boxes of a batch and tells which boxes are valid. A box is valid if it exists and lies at least
+    partly in the rectangle of the frame that the backbone sees.
 
     - `spec`: {name of the array: shape of one clip} of the cache.
     - `source`: the tap whose features the head reads.
     - `features`: the name of the array of these features.
     - `num_stored`: the number of boxes of a frame in the cache.
-    - `boxes`: whether the head needs the boxes. If it is false, the head needs only the mask of valid boxes.
-    - `top`: the number of best boxes of a frame that are read, or None for all boxes.
+    - `boxes`: if false, the head needs only the mask of valid boxes.
+    - `top`: the number of best boxes of a frame that are read. None means all.
 
-    The cache may have boxes for more frames than features. If it has boxes for k times as many frames, every k-th of
-    these frames is read. If the features are not at equal distances in time, the array `clips/box_frames/<features>`
-    says which frames are read. The attribute `reads` has the names of the arrays that a batch must have.
+    Only boxes of frames that have features are read. The attribute `reads` has the names of the arrays that a batch
+    must have.
 
     Raises HeadError if an array is missing, if the numbers of frames do not fit, or if `top` is more than `num_stored`.
     """
@@ -235,11 +231,11 @@ class ProposalReader:
         return slice(None, None, self.step) if self.box_frames is None else batch[self.box_frames][0]
 
     def valid(self, batch: Mapping[str, Tensor], num_stored: int) -> Tensor:
-        """Returns a mask bool [B, T, N] that is true for valid boxes, for B clips, T frames and N boxes of a frame. A
-        box is valid if it exists and lies at least partly in the rectangle that the backbone sees.
+        """Returns a mask bool [B, T, N] that is true for valid boxes, for N boxes of a frame. A box is valid if it
+        exists and lies at least partly in the rectangle that the backbone sees.
 
-        `batch` has the arrays that `reads` names. `num_stored` is the number of boxes of a frame in the cache. N is
-        `top`, or `num_stored` if `top` is None.
+        `batch` has the arrays that `reads` names. N is `top`, or the number of cached boxes `num_stored` if `top` is
+        None.
         """
         count = batch[COUNT][:, self._at(batch)]  # [B, T]; -1 in a failed row
         valid = torch.arange(num_stored, device=count.device)[: self.top] < count[..., None]
@@ -281,10 +277,10 @@ class RegionReader:
     - `spec`: {name of the array: shape of one clip} of the cache.
     - `source`: the tap.
     - `boxes`: whether the Regions have boxes.
-    - `top`: the number of best boxes of a frame that are read, or None for all boxes.
+    - `top`: the number of best boxes of a frame that are read. None means all.
 
-    Two attributes: `reads` has the names of the arrays that a batch must have, and `channels` is the number of channels
-    of a region's features.
+    The attribute `reads` has the names of the arrays that a batch must have. The attribute `channels` is the number of
+    channels.
     """
 
     def __init__(self, spec: Spec, source: FeatureSource, *, boxes: bool, top: int | None = None) -> None:
@@ -311,20 +307,18 @@ class RegionReader:
 
 
 class MapRegionReader:
-    """Computes region features from maps and cached boxes. The feature of a region describes the part of a map inside
-    one box. `reader(batch, maps)` returns the Regions of a batch, for the maps [B, T, C, H, W] of B clips, T frames, C
-    channels, H rows and W columns.
+    """Computes region features from maps and cached boxes by RoIAlign. `reader(batch, maps)` returns the Regions of a
+    batch, for maps [B, T, C, H, W].
 
     - `spec`: {name of the array: shape of one clip} of the cache.
     - `source`: the tap of the cached maps. A head may change the maps before the call.
-    - `top`: the number of best boxes of a frame that are read, or None for all boxes.
+    - `top`: the number of best boxes of a frame that are read. None means all.
 
     The attribute `reads` has the names of the arrays that a batch must have.
 
-    A map shows the rectangle of the video that the backbone saw, resized to a square. Each box is converted from video
-    pixels to this square and clipped to the square. If the rectangle is mirrored (x1 > x2), the box is mirrored in the
-    same way. RoIAlign then divides the box into 7 x 7 bins. Along each axis, a bin takes as many samples as it covers
-    map cells, rounded up (Wang and Gupta 2018, section 3.1). The feature of the region is the maximum over the bins.
+    A map shows the rectangle of the video that the backbone saw. Boxes are converted to this rectangle and clipped.
+    RoIAlign divides a box into 7 x 7 bins. Along each axis, a bin takes as many samples as it covers map cells, rounded
+    up. The feature is the maximum over the bins (Wang and Gupta 2018, section 3.1).
     """
 
     def __init__(self, spec: Spec, source: FeatureSource, *, top: int | None = None) -> None:
@@ -363,13 +357,12 @@ def project_maps(linear: nn.Module, maps: Tensor) -> Tensor:
 
 
 def mean_over_tracks(x: Tensor, valid: Tensor, tracks: Tensor, most: int) -> Tensor:
-    """Returns the mean over the tracks of each clip, [B, C] for B clips and C channels. A track is a series of boxes
-    that follow one object. The vector of a track is the mean of the vectors of its boxes.
+    """Returns the mean over the tracks of each clip, [B, C]. A track is a series of boxes that follow one object. Its
+    vector is the mean of the vectors of its boxes.
 
-    - `x`: the vector of each box, [B, T, N, C] for T frames and N boxes of a frame.
+    - `x`: the vector of each box, [B, T, N, C] for N boxes of a frame.
     - `valid`: bool [B, T, N]. Boxes for which it is false do not count.
     - `tracks`: the track number of each box, from 0 to `most` - 1, [B, T, N].
-    - `most`: the largest possible number of tracks in a clip.
 
     A clip without tracks gets zeros.
     """

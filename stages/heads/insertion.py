@@ -57,12 +57,11 @@ def insert(
     """Inserts new blocks with random weights into `network`, in place.
 
     - `network`: the layers of a backbone above a cached tap.
-    - `family`: lists the places of the network where new blocks can be inserted.
-    - `insertions`: which new blocks are inserted, and at which places.
-    - `shapes`: {name of the tap: shape (T, C, H, W) of its maps for one clip}, for each tap of the network.
+    - `family`: lists the places of the network where blocks can be inserted.
+    - `insertions`: the new blocks and their places.
+    - `shapes`: {name of the tap: shape (T, C, H, W) of its maps}, for each tap of the network.
 
-    Raises HeadError if `insertions` name a block that the network lacks, if they insert two new blocks at one place, or
-    if an option of a new block is wrong.
+    Raises HeadError if a named block does not exist, if two new blocks have the same place, or if an option is wrong.
     """
     places = [place for tap in network.levels for place in family.places(network, tap)]
     for insertion in insertions:
@@ -112,11 +111,11 @@ def is_inserted(path: str) -> bool:
 
 
 class Branches(nn.Module):
-    """Runs one inserted block on the output of each branch of an Inception block. `blocks` has the inserted block of
-    each branch, and `channels` the number of channels of each branch, in the same order.
+    """Runs one inserted block on the output of each branch of an Inception block. `forward` maps x [B, T, C, H, W] to
+    the same shape. x has the channels of all branches, one branch after the other.
 
-    `forward` maps x [B, T, C, H, W] to the same shape, for B clips, T frames, C channels, H rows and W columns. The C
-    channels of x are the channels of all branches, side by side.
+    `blocks` has the inserted block of each branch. `channels` has the number of channels of each branch, in the same
+    order.
     """
 
     def __init__(self, blocks: Iterable[nn.Module], channels: Sequence[int]) -> None:

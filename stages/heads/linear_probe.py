@@ -37,11 +37,11 @@ class LinearProbeOptions(CandidateOptions):
 
 
 class LinearProbe(CandidateHead):
-    """A head that classifies one vector of a clip by a linear layer. The vector is the mean of the features over the
-    clip. Several copies of the layer are trained side by side, with different learning rates and weight decays.
+    """A head that classifies the mean of the features over the clip by a linear layer. Several copies of the layer are
+    trained together, with different learning rates and weight decays.
 
-    The default learning rates are those of the linear probe of DINOv2 (Oquab et al. 2023, arXiv 2304.07193). As in
-    DINOv2, the first weights are drawn from a normal distribution with standard deviation 0.01, and biases start at 0.
+    The default learning rates are those of DINOv2 (Oquab et al. 2023, arXiv 2304.07193). As in DINOv2, the first
+    weights have a standard deviation of 0.01, and biases start at 0.
     """
 
     option_model = LinearProbeOptions

@@ -29,12 +29,12 @@ class LstmOptions(TapOptions):
 
 
 class Lstm(Head):
-    """A head that runs one LSTM layer over pooled features in the order of time and classifies the state after the last
-    frame. It reads features/<backbone>/<tap>_pooled, which is [T frames, C channels] for one clip.
+    """A head that runs one LSTM layer over pooled features and classifies the state after the last frame. It reads
+    features/<backbone>/<tap>_pooled [T, C].
 
     If the option `convolutions` is greater than 0, the head reads maps [T, C, H, W] and runs convolutions on each map
-    before the LSTM. This is the baseline "Conv + LSTM" of the RSTG paper (Nicolicioiu et al., NeurIPS 2019), which does
-    not state the size of the convolutions.
+    before the LSTM. This is the baseline "Conv + LSTM" of the RSTG paper (Nicolicioiu et al., NeurIPS 2019). The paper
+    does not state the size of the convolutions.
     """
 
     option_model = LstmOptions

@@ -23,12 +23,11 @@ class MapOptions(TapOptions):
 
 
 class MapReader(nn.Module):
-    """Reads the cached maps of one tap from a batch. `forward` returns [B, T, C, H, W] for B clips, T frames, C
-    channels, H rows and W columns.
+    """Reads the cached maps of one tap from a batch. `forward` returns [B, T, C, H, W].
 
     - `spec`: {name of the array: shape of one clip} of the cache.
     - `source`: the tap.
-    - `dim`: the number C of channels, to which a learned 1x1 convolution maps the cached channels. If `dim` is None,
+    - `dim`: C, the number of channels to which a learned 1x1 convolution maps the cached channels. If `dim` is None,
       the maps are not changed.
     """
 

@@ -39,18 +39,17 @@ class OnlineEntry:
 
 
 class OnlineHead(Head):
-    """A head that computes the features of clips from pixels with its own backbones, and then runs the head `head` on
-    them. Boxes come from the cache.
+    """A head that computes features from pixels with its own backbones, and then runs the head `head` on them. Boxes
+    come from the cache.
 
     - `head`: a head for cached arrays. It may have a tail.
     - `entries`: the backbones.
-    - `networks`: for each of `entries`, a function that maps pixels to {name of the tap: maps}. To train a backbone,
-      pass a `Normalised`. To use it as it is, pass the method `maps` of a `FeatureExtractor`.
+    - `networks`: for each of `entries`, a function from pixels to {name of the tap: maps}. A `Normalised` can be
+      trained. The method `maps` of a `FeatureExtractor` cannot.
     - `clips_per_pass`: the number of clips that pass through a backbone together in training. Each pass is computed
-      again for the gradient, which saves memory. None means that all clips pass together, once.
+      again for the gradient, which saves memory. None means one pass for all clips.
     - `stored`: {name of the array: type}. These arrays are rounded to the types in which a cache stores them, so that
-      `head` reads the values that a cache would have. For training, it must be empty, because the gradients would be
-      rounded as well.
+      `head` reads the values of a cache. It must be empty for training.
     """
 
     def __init__(
@@ -136,15 +135,15 @@ class OnlineHead(Head):
     def unfreeze(
         self, taps: Sequence[str] | None, batch_norm: str, learning_rate_factor: float, layer_decay: float | None
     ) -> None:
-        """Chooses the parameters of the backbones that are trained, and the factors on their learning rates. A backbone
-        is divided into parts, and each part ends at a tap.
+        """Chooses the parameters of the backbones that are trained, and their learning rates. A backbone is divided
+        into parts, and each part ends at a tap.
 
-        - `taps`: the parts that end at these taps are trained. None means that all parts are trained.
-        - `batch_norm`: what is frozen in the batch norms. "frozen": statistics, gain and bias. "statistics": only the
-          statistics. "partial": statistics, gain and bias of all norms except the first. "train": nothing.
+        - `taps`: the parts that end at these taps are trained. None means all parts.
+        - `batch_norm`: what stays frozen in batch norms. "frozen": statistics, gain and bias. "statistics": only the
+          statistics. "partial": all three, except in the first norm. "train": nothing.
         - `learning_rate_factor`: the factor on the learning rate of the highest part.
-        - `layer_decay`: the factor of each part is the factor of the next higher part, multiplied by this number. None
-          means that all parts have the same factor.
+        - `layer_decay`: the factor from each part to the next lower part. None means that all parts have the same
+          factor.
 
         Raises HeadError if one of `taps` ends no part of a backbone.
         """

@@ -175,8 +175,8 @@ def build_own_head(kind: type[Head], spec: Spec, num_classes: int, options: Head
     arrays as float32.
 
     `spec` maps the name of each cached array to its shape for one clip. Raises HeadError if the user's code raises an
-    exception, if `reads` has an array that is not cached, or if the logits have a wrong shape. During training,
-    `forward` of the returned head raises HeadError for the same errors.
+    exception, if `reads` names an array that is not cached, or if the logits have a wrong shape. `forward` of the
+    returned head raises HeadError for the same reasons.
     """
     try:
         head: Head = type(kind.__name__, (_Guarded, kind), {"__module__": kind.__module__})(spec, num_classes, options)

@@ -1,8 +1,8 @@
 """Reduces padded sequences of vectors to one vector or a few vectors each.
 
-Shapes: B sequences, N vectors of the longest sequence, C channels. Shorter sequences are followed by padding. A mask
-bool [B, N] is true for the vectors of a sequence and false for padding. Each sequence has at least one vector. The
-values of the padding have no influence. If the mask is None, there is no padding.
+Shapes: B sequences, N vectors of the longest sequence, C channels. A mask bool [B, N] is false for padding, which
+follows shorter sequences. A mask None means that there is no padding. Each sequence has at least one vector. Padding
+does not change a result.
 """
 
 import torch
@@ -33,12 +33,11 @@ def last_of(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def evenly(x: Tensor, mask: Tensor | None, count: int) -> Tensor:
-    """Returns `count` evenly spaced vectors of each sequence, in order: `x` [B, N, C] -> [B, count, C], for B sequences
-    of up to N vectors of C numbers. `mask` [B, N] is false for padding, or None if there is no padding.
+    """Returns `count` evenly spaced vectors of each sequence: `x` [B, N, C] -> [B, count, C], for sequences of at most
+    N vectors. `mask` [B, N] is false for padding. `mask` None means that there is no padding.
 
-    A sequence of L vectors is divided into `count` equal parts, and the result has the vector in the middle of each
-    part. For part i, it is the vector floor((i + 0.5) L / count), counted from 0. For example, L = 6 and `count` 3 lead
-    to the vectors 1, 3 and 5. If L is less than `count`, some vectors occur several times.
+    From a sequence of L vectors, vector i of the result is the vector floor((i + 0.5) L / count). For example, L = 6
+    and `count` 3 select the vectors 1, 3 and 5. If L is less than `count`, some vectors occur several times.
     """
     lengths = torch.full((len(x),), x.shape[1], device=x.device) if mask is None else mask.sum(1)
     chosen = middle_index(lengths[:, None], torch.arange(count, device=x.device), count)

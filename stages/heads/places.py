@@ -43,10 +43,9 @@ class Place:
 class Family:
     """A group of backbones that name their blocks in the same way.
 
-    - `by_frame`: whether the submodules take single frames [B*T, C, H, W]. If it is false, they take clips [B, C, T, H,
-      W]. The axes are B clips, C channels, T frames, H rows and W columns.
-    - `places`: a function. `places(network, tap)` yields a Place for each block above the previous tap, up to `tap`.
-      The lowest block comes first.
+    - `by_frame`: if true, the submodules take single frames [B*T, C, H, W], else clips [B, C, T, H, W].
+    - `places`: `places(network, tap)` yields a Place for each block between the previous tap and `tap`, the lowest
+      block first.
     """
 
     by_frame: bool

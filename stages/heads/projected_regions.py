@@ -32,24 +32,22 @@ class ProjectedRegionOptions(TapOptions):
 
 
 class ProjectedRegions:
-    """Reads the region features of a batch and projects them to other channels. With `regions_from: cached`, cached
-    regions are projected. With `regions_from: maps`, cached maps are projected, and RoIAlign then computes the regions.
+    """Reads the region features of a batch and projects them to other channels. With `regions_from: maps`, cached maps
+    are projected, and RoIAlign then computes the regions. With `regions_from: cached`, cached regions are projected.
 
     - `spec`: {name of the array: shape of one clip} of the cache.
     - `options`: the options of the head.
-    - `boxes`: whether the Regions have boxes. With `regions_from: maps`, `boxes` is not used: the Regions always have
-      boxes.
-    - `with_mean`: whether the mean of the features over the whole clip is computed too.
+    - `boxes`: whether the Regions have boxes. With `regions_from: maps` they always have boxes.
+    - `with_mean`: whether the mean of the features over the clip is computed too.
 
     The attribute `reads` has the names of the arrays that a batch must have. The head builds its projection with
-    `make_project()` and passes it to each call. A call has these arguments:
+    `make_project()`. A call has these arguments:
 
     - `batch`, `dtype`: the arrays, and the type of the features to compute.
     - `project`: the projection.
     - `follow`: a module that runs on each frame of the projected maps, or None.
 
-    A call returns (Regions, mean). The features of the Regions are [B, T, N, C] for B clips, T frames, N regions of a
-    frame and C channels. The mean is [B, C], or None if `with_mean` is false.
+    A call returns (Regions with features [B, T, N, C], mean [B, C]). The mean is None if `with_mean` is false.
     """
 
     def __init__(self, spec: Spec, options: ProjectedRegionOptions, *, boxes: bool, with_mean: bool) -> None:

@@ -33,13 +33,13 @@ class ProposalPoolOptions(ProjectedRegionOptions):
 
 
 class ProposalPool(Head):
-    """A head that classifies the mean of the region features over all regions of all frames. A region is the part of a
+    """A head that classifies the mean of the region features over all regions of a clip. A region is the part of a
     frame inside a box.
 
-    Three options add to the head. With `over: tracks`, the mean is taken over the boxes of each track first, and then
-    over the tracks. With `hidden`, an MLP runs on each region before the mean. With `concat_global`, the classifier
-    also gets the projected mean of the frame features. The head is then "proposals + average pool" (Wang and Gupta
-    2018, table 3), which is STRG without its graphs.
+    - `over: tracks`: the mean is taken over the boxes of each track, and then over the tracks.
+    - `hidden`: an MLP runs on each region before the mean.
+    - `concat_global`: the classifier also gets the projected mean of the frame features. This is STRG without its
+      graphs, "proposals + average pool" (Wang and Gupta 2018, table 3).
     """
 
     option_model = ProposalPoolOptions

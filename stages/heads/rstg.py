@@ -32,12 +32,12 @@ class RstgOptions(RstgBlockOptions, TapOptions):
 
 
 class Rstg(Head):
-    """A head that runs the graph of RSTG on the cached maps features/<backbone>/<tap> and classifies the result. A node
-    of the graph is a cell of the map. One clip of the array is [T frames, C channels, H rows, W columns].
+    """A head that runs the graph of RSTG on the cached maps features/<backbone>/<tap> [T, C, H, W] and classifies the
+    result. A node of the graph is a cell of the map.
 
-    With `output: vec`, the head classifies the sum of the nodes. If the option `residual` is set too, the mean of the
-    cached maps is added to this sum ("final" in the released code). With `output: map`, the nodes are added to the
-    maps, and the head classifies the mean of the new maps over frames and positions.
+    - `output: vec`: the head classifies the sum of the nodes. With `residual`, the mean of the cached maps is added
+      ("final" in the released code).
+    - `output: map`: the nodes are added to the maps, and the head classifies the mean of the new maps.
     """
 
     option_model = RstgOptions
@@ -84,12 +84,11 @@ class Rstg(Head):
 
 class RstgToVec(nn.Module):
     """The block RSTG-to-vec, which reduces maps to one vector per clip with the graph of RSTG. `forward` maps [B, T, C,
-    H, W] to [B, D], for B clips, T frames, C = `channels` channels, H = `height` rows, W = `width` columns, and nodes
-    of D = `dim` channels.
+    H, W] to [B, D], for nodes of D = `dim` channels.
 
-    The vector is the sum over the nodes of one frame. The option `readout` chooses the nodes: those of the last frame,
-    or their means over all frames. With the option `residual`, the vector is mapped to C channels, and the mean of the
-    maps is added to it. The result is then [B, C].
+    The vector is the sum over the nodes of one frame. The option `readout` chooses the nodes of the last frame, or
+    their means over all frames. With the option `residual`, the vector is mapped to C channels and the mean of the maps
+    is added. The result is then [B, C].
     """
 
     def __init__(self, channels: int, height: int, width: int, options: RstgOptions) -> None:
@@ -110,13 +109,11 @@ class RstgToVec(nn.Module):
 
 class RstgToMap(nn.Module):
     """The block RSTG-to-map, which adds the result of the graph of RSTG to maps. `forward` maps [B, T, C, H, W] to the
-    same shape, for B clips, T frames, C = `channels` channels, H = `height` rows and W = `width` columns.
+    same shape. A new block returns its input.
 
-    A node of the graph is a cell of a grid over the map. The result of each node is added to the map inside its cell. A
-    new block returns its input.
-
-    By default, the nodes of a frame depend only on this frame and on earlier frames. The new maps depend on all frames,
-    as in the released code, because a norm before the addition takes its statistics over the whole clip.
+    A node of the graph is a cell of a grid over the map. Its result is added to the map inside the cell. The new maps
+    of a frame depend on all frames, as in the released code, because a norm before the addition takes its statistics
+    over the whole clip.
     """
 
     upsampling: Tensor
@@ -136,11 +133,10 @@ class RstgToMap(nn.Module):
 
 class ScaledResidual(nn.Module):
     """Maps the nodes of RSTG to values that are added to the maps of the backbone: s * (LayerNorm(W x) + bias).
-    `forward` maps x [B, ..., D] to [B, ..., C], for B clips, D = `dim` channels of a node and C = `channels` channels
-    of the maps.
+    `forward` maps x [B, ..., D] to [B, ..., C], for D = `dim` and C = `channels`.
 
-    W is a linear layer. If `dim` equals `channels`, W is left out. Each channel has a learned factor s, which starts at
-    0, so a new module returns 0. The mean and the variance of the LayerNorm are taken over all values of a clip.
+    W is a linear layer, which is left out if D = C. Each channel has a learned factor s, which starts at 0. LayerNorm
+    takes its mean and variance over all values of a clip.
     """
 
     def __init__(self, dim: int, channels: int) -> None:
@@ -156,11 +152,11 @@ class ScaledResidual(nn.Module):
 
 
 class GridNodes(nn.Module):
-    """Computes the nodes of RSTG from maps. `forward` maps [B, T, C, H, W] to nodes [B, T, V, D], for B clips, T
-    frames, C = `channels` channels, H = `height` rows, W = `width` columns, and V nodes with D = `dim` channels.
+    """Computes the nodes of RSTG from maps. `forward` maps [B, T, C, H, W] to nodes [B, T, V, D], for V nodes with D =
+    `dim` channels.
 
-    A node is the mean of the map over one cell of a grid. If C is not D, a linear layer then maps C to D channels. Row
-    v of `pooling` [V, H * W] has the weights of the pixels in the mean of node v.
+    A node is the mean of the map over one cell of a grid. A linear layer then maps C to D channels, unless C = D. Row v
+    of `pooling` [V, H * W] has the weights of the pixels in the mean of node v.
     """
 
     pooling: Tensor

@@ -63,13 +63,11 @@ class RstgBlockOptions(StageOptions):
 
 class SpaceTimeGraph(nn.Module):
     """The graph of RSTG (RSTG paper, section 3). `forward` maps nodes [B, T, V, D] to (new nodes of the same shape,
-    states), for B clips, T frames, V nodes of a frame and D channels of a node. The states are those of the recurrent
-    layers after the last frame.
+    states), for V nodes of a frame and D channels. The states are those of the recurrent layers after the last frame.
 
-    A long video can be processed in several calls, each with the next frames. Each call then gets the states that the
-    call before has returned. The new nodes are equal to those of one call for the whole video. There are three
-    exceptions, which take a mean over the frames of a call: the schedule `space_only`, the norm `layer_clip`, and the
-    norm `batch` in training.
+    A long video can be processed in several calls. Each call gets the next frames and the states that the call before
+    returned. The new nodes are those of one call for the whole video. This does not hold for the schedule `space_only`,
+    for the norm `layer_clip`, nor for the norm `batch` in training.
     """
 
     def __init__(self, options: RstgBlockOptions) -> None:
@@ -128,11 +126,11 @@ class SpaceTimeGraph(nn.Module):
 
 class SpaceStage(nn.Module):
     """A space stage of RSTG, in which the V nodes of each frame send messages to each other once (RSTG paper, eq. 1 to
-    5). `forward` maps nodes [B, T, V, D] to new nodes of the same shape, for B clips, T frames and D channels.
+    5). `forward` maps nodes [B, T, V, D] to new nodes of the same shape.
 
-    - `sender`, `receiver`: the numbers of the two nodes of each of P pairs, [P].
+    - `sender`, `receiver`: [P], the numbers of the two nodes of each of P pairs.
     - `receives`: [V, P], which is 1 if the node is the receiver of the pair, else 0.
-    - `position`: the position code of each node, [V, 36], or [V, 0] without the option `positional`.
+    - `position`: [V, 36], the position code of each node, or [V, 0] if the option `positional` is false.
     """
 
     sender: Tensor
@@ -188,11 +186,10 @@ class SpaceStage(nn.Module):
 
     def through_time(self, nodes: Tensor, state: LstmState | None) -> tuple[Tensor, LstmState]:
         """Passes messages from each frame to the next frame. Returns (new nodes [B, T, V, D], state after the last
-        frame), for B clips, T frames, V nodes of a frame and D channels.
+        frame), for V nodes of a frame.
 
         Each new node is computed from the same node in `nodes` and a message from the new node of the previous frame.
-        The layers that compute messages within a frame also compute this message. `state` is the state before the first
-        frame. If `state` is None, the nodes before the first frame are 0.
+        `state` is the state before the first frame. If `state` is None, the nodes before the first frame are 0.
         """
         everyone = torch.arange(nodes.shape[2], device=nodes.device)
         past = nodes.new_zeros(nodes[:, 0].shape) if state is None else state[0]
@@ -208,8 +205,8 @@ class SpaceStage(nn.Module):
 
 
 class Send(nn.Module):
-    """Computes the messages between nodes of RSTG by two linear layers, each with a ReLU behind it (RSTG paper, eq. 1
-    and 2). The message from node j to node i is computed from the vectors of the two nodes, joined: [v_j | v_i].
+    """Computes the messages between the nodes of RSTG by two linear layers, each followed by a ReLU (RSTG paper, eq. 1
+    and 2). The message from node j to node i is computed from both vectors, joined: [v_j | v_i].
 
     `in_features` is the length of the vector of a node, and `dim` the length of a message. If `layered` is true, a norm
     over all messages of a frame follows.
@@ -237,19 +234,18 @@ class Send(nn.Module):
 
 class Attention(nn.Module):
     """Computes the attention weights between the V nodes of RSTG (RSTG paper, eq. 3 and 4). Entry (i, j) is the weight
-    of the message from node j to node i. A node has `dim` channels. `adjacency` [V, V] is 1 for linked nodes, else 0.
+    of the message from node j to node i. `adjacency` [V, V] is 1 for linked nodes, else 0.
 
     The option `attention` chooses the formula:
 
-    - "paper": a dot product without softmax. Only linked nodes exchange messages.
-    - "tf_dot": a softmax of dot products over all nodes. The logit of nodes without a link is 0, so these nodes have a
-      weight too.
-    - "tf_sum": a softmax over all nodes. A logit is the sum of two numbers, one from each node. Linked nodes get 1
-      added, and nodes without a link have the logit 0. If `layered` is true, a norm is part of this formula.
+    - "paper": a dot product, only between linked nodes, without softmax.
+    - "tf_dot": a softmax of dot products over all nodes. Nodes without a link have the logit 0.
+    - "tf_sum": a softmax over all nodes of the sum of two numbers, one from each node. Linked nodes get 1 added. Nodes
+      without a link have the logit 0.
     - "torch_dot": a softmax of dot products over all nodes. Links have no influence.
 
-    "tf_dot", "tf_sum" and "torch_dot" are the formulas of the released code. With these formulas, a bias is added to
-    the weighted sum of messages, and a ReLU follows.
+    The last three formulas are those of the released code. With them, a bias is added to the weighted sum of messages,
+    and a ReLU follows.
     """
 
     adjacency: Tensor
@@ -293,12 +289,11 @@ class Attention(nn.Module):
 
 
 class Update(nn.Module):
-    """Computes the new nodes of RSTG from the nodes and the messages that the nodes receive (RSTG paper, eq. 5). The
-    vectors of a node and of its message are joined to one vector of `in_features` numbers. Two linear layers, each with
-    a ReLU behind it, map this vector to the new node of `dim` numbers.
+    """Computes the new nodes of RSTG from the nodes and the messages that they receive (RSTG paper, eq. 5). A node and
+    its message are joined to one vector of `in_features` numbers. Two linear layers with ReLU map it to `dim` numbers.
 
-    With the option `update: shared`, all nodes share the two layers. With `update: scalewise`, each grid has two layers
-    of its own. If `layered` is true, a norm over the nodes and channels of a frame follows.
+    With `update: shared`, all nodes share the two layers. With `update: scalewise`, each grid has its own two layers.
+    If `layered` is true, a norm over the nodes and channels of a frame follows.
     """
 
     def __init__(self, in_features: int, dim: int, options: RstgBlockOptions, layered: bool) -> None:

@@ -16,17 +16,17 @@ Reducer = Literal["max", "mean", "gru", "bigru"]
 
 
 class SliceClassifier(nn.Module):
-    """Classifies clips from one vector per frame. `forward(frames, times, valid)` returns logits [B, num_classes].
-    `frames` [B, T, D] has the vectors of T frames, with D = `width` numbers. `times` [B, T] are the times of the frames
-    in seconds. `valid` [B, T] is false for frames to leave out. Valid frames must be in the order of time.
+    """Classifies clips from one vector per frame. A clip is cut into slices of time, and each slice is classified. The
+    logit of a class is the largest logit over the slices.
 
-    - `slice_seconds`: the length of the slices into which a clip is cut. If it is None, the whole clip is one slice.
+    `forward(frames, times, valid)` returns logits [B, num_classes]. `frames` [B, T, D] has the vectors, with D =
+    `width`. `times` [B, T] are the times of the frames in seconds, in ascending order. `valid` [B, T] is false for
+    frames to leave out. A clip without a valid frame has the logits of a zero vector.
+
+    - `slice_seconds`: the length of a slice. None means that the whole clip is one slice.
     - `reducer`: how the frames of a slice are reduced to one vector: "max", "mean", "gru" or "bigru".
     - `hidden`: the length of the vector of a slice.
     - `dropout`: the probability of dropout before the classifier, from 0 to 1.
-
-    Each slice with a valid frame is classified. The logit of a class is the largest logit over these slices. A clip
-    without a valid frame has the logits of a zero vector.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """The head ST-SGN, "Spatio-Temporal Scene Graph Network". It classifies clips from scene graphs and reads no features.
 
-The scene graph of a frame has one person and some objects. An edge leads from an object to the person. It has a vector
-with one number for each relation, which is 1 if the object has the relation to the person, else 0.
+The scene graph of a frame has one person and some objects. An edge leads from an object to the person. The edge has one
+number for each relation: 1 if the object has this relation to the person, else 0.
 
 Shapes: B clips, T frames, M the largest number of objects in a frame, R relations, O classes of nodes, D width of a
 node.
@@ -76,9 +76,8 @@ class StSgn(Head):
     """A head that classifies clips by their scene graphs with a graph network. The scene graph of a frame has one
     person, some objects, and edges from objects to the person.
 
-    The network encodes the graph of each frame as one vector. The clip is cut into slices of time, and the vectors of
-    each slice are reduced to one vector, which is classified. The logit of a class is the largest logit over the
-    slices.
+    The network encodes the graph of each frame as one vector. A clip is cut into slices of time, and each slice is
+    classified. The logit of a class is the largest logit over the slices.
     """
 
     option_model = StSgnOptions
@@ -125,11 +124,10 @@ class StSgn(Head):
 
 
 class RelationMatrix(Head):
-    """A head that classifies clips by their scene graphs without a graph network. It is a baseline for StSgn. The
-    vector of a frame is a flattened matrix [O, R], for O classes of objects and R relations.
+    """A head that classifies clips by their scene graphs without a graph network. It is a baseline for StSgn.
 
-    Entry (o, r) of the matrix is 1 if an object of class o in the frame has the relation r to the person, else 0.
-    Objects without an edge to the person are left out.
+    The vector of a frame is a flattened matrix [O, R], for O classes of objects and R relations. Entry (o, r) is 1 if
+    an object of class o has the relation r to the person, else 0.
     """
 
     option_model = RelationMatrixOptions
@@ -237,8 +235,8 @@ class CGConvLayer(GraphLayer):
     """The graph convolution CGConv (Xie and Grossman 2018), as the ST-SGN paper changes it: x_i' = x_i + sum over j of
     sigmoid(W_f z) softplus(W_s z), with z = [x_j, e_ji].
 
-    x_i is the vector of node i, with `dim` numbers. The sum is over all nodes j with an edge e_ji from node j to node
-    i. W_f and W_s are linear layers. In the original, z also has x_i.
+    x_i is the vector of node i, with `dim` numbers. The sum is over all nodes j with an edge e_ji to node i. W_f and
+    W_s are linear layers. In the original, z also has x_i.
     """
 
     def __init__(self, dim: int) -> None:
@@ -254,10 +252,10 @@ class CGConvLayer(GraphLayer):
 
 class NNConvLayer(GraphLayer):
     """The graph convolution NNConv (Gilmer et al. 2017, arXiv 1704.01212) with diagonal matrices: x_i' = x_i + sum over
-    j of x_j * h(e_ji).
+    j of x_j * h(e_ji), with an element-wise product.
 
-    x_i is the vector of node i, with `dim` numbers. The sum is over all nodes j with an edge e_ji from node j to node
-    i. The product is taken for each element. h is a linear layer. If `activate` is true, h ends with a ReLU.
+    x_i is the vector of node i, with `dim` numbers. The sum is over all nodes j with an edge e_ji to node i. h is a
+    linear layer. If `activate` is true, a ReLU follows h.
     """
 
     def __init__(self, dim: int, activate: bool) -> None:

@@ -65,10 +65,9 @@ class Strg(Head):
     """A head that runs graph convolutions over all regions of a clip. It classifies the mean of the regions and the
     mean of the frame features, joined to one vector (STRG paper, fig. 2).
 
-    Before the graphs, a projection reduces the channels, by default from 2048 to 512. In the paper, it is a 1x1x1
-    convolution of the maps before RoIAlign and max pooling. With `regions_from: maps`, the head does the same. With
-    `regions_from: cached`, it deviates: the projection is a linear layer after RoIAlign and max pooling, with the same
-    number of parameters. With `dim: null`, there is no projection.
+    Before the graphs, a projection reduces the channels, by default from 2048 to 512. With `regions_from: maps`, it
+    runs on the maps before RoIAlign, as in the paper. With `regions_from: cached`, it runs on the cached regions, which
+    is a deviation. With `dim: null`, there is no projection.
     """
 
     option_model = StrgOptions
@@ -118,17 +117,13 @@ class Strg(Head):
 
 class RegionGraph(nn.Module):
     """The graph network of STRG. It runs one or two branches on the features of regions and adds up their results.
-    `forward` maps x [B, T, N, C] to the same shape, for B clips, T frames, N regions of a frame and C = `dim` channels.
+    `forward` maps x [B, T, N, C] to the same shape, for N regions of a frame and C = `dim`.
 
-    A branch is a series of graph convolutions with its own graphs. With `graphs: joint`, one branch has the similarity
-    graph, and the other branch has the graphs of overlapping boxes. A linear layer g runs before each branch.
+    A branch is a linear layer g and a series of graph convolutions. With `graphs: joint`, one branch has the similarity
+    graph, and the other branch has the graphs of overlapping boxes.
 
-    Regions that are not valid do not change the result for valid regions. The result for regions that are not valid is
-    meaningless. The first weights of g and of `Affinity` are drawn from a normal distribution with standard deviation
-    0.01.
-
-    With `graphs: joint`, three layers per branch, no bias and one g for both branches, the module has 12 C^2 + 12 C
-    parameters: 2 C^2 in `Affinity`, C^2 in g, 9 C^2 in the branches and 12 C in LayerNorm.
+    Regions that are not valid do not change the others. With `graphs: joint`, three layers per branch, no bias and one
+    g for both branches, there are 12 C^2 + 12 C parameters.
     """
 
     def __init__(self, dim: int, options: StrgOptions) -> None:
@@ -203,13 +198,12 @@ class RegionGraph(nn.Module):
 
 
 class Affinity(nn.Module):
-    """Computes the similarity graph of all regions of a clip (STRG paper, eq. 1 and 2). `forward(x, valid)` maps nodes
-    x [B, T, N, C] to a graph [B, V, V], for B clips, T frames, N nodes of a frame, C = `dim` channels and V = T * N
-    nodes of a clip. `valid` bool [B, T, N] is false for padding.
+    """Computes the similarity graph of all regions of a clip (STRG paper, eq. 1 and 2). `forward(x, valid)` maps
+    regions x [B, T, N, C] to a graph [B, V, V], for N regions of a frame, C = `dim` and V = T * N. `valid` bool [B, T,
+    N] is false for padding.
 
-    The similarity of nodes i and j is (w x_i) . (w' x_j), with learned linear layers w and w'. If `scale` is true, the
-    similarity is divided by the square root of C. Row i of the graph is the softmax of the similarities over the valid
-    nodes j.
+    The similarity of the regions i and j is (w x_i) . (w' x_j), with learned linear layers w and w'. If `scale` is
+    true, it is divided by sqrt(C). Row i of the graph is the softmax over the valid regions j.
     """
 
     def __init__(self, dim: int, scale: bool) -> None:
@@ -239,13 +233,11 @@ class Branch(nn.Module):
     def forward(
         self, x: Tensor, residual: Tensor, collect: Mapping[str, Collect], later: Mapping[str, Collect]
     ) -> Tensor:
-        """Returns the nodes after all graph convolutions, in the shape of the nodes `x` [B, T, N, C]. The axes are B
-        clips, T frames, N nodes of a frame and C channels.
+        """Returns the nodes `x` [B, T, N, C] after all graph convolutions, in the same shape, for N nodes of a frame.
 
         - `residual`: nodes that the first convolution adds to its result. Each later convolution adds its own input.
-        - `collect`: {name of a graph G: function} for the first convolution. The function maps nodes X to the weighted
-          sums G X.
-        - `later`: a dictionary of the same form for all later convolutions.
+        - `collect`: {name of a graph G: function} for the first convolution. The function maps nodes X to G X.
+        - `later`: the same for all later convolutions.
         """
         for layer in self.layers:
             x = residual = layer(x, residual, collect)

@@ -27,17 +27,15 @@ MakeNetwork = Callable[[TailOptions], Backbone]
 
 
 class Tail(nn.Module):
-    """The layers of a backbone above a cached tap. `forward` computes the maps of the backbone's last tap from the maps
-    of the cached tap. Both are [B, T, C, H, W], for B clips, T time steps, C channels, H rows and W columns. T, C, H
-    and W may differ between input and output.
+    """The layers of a backbone above a cached tap. `forward` maps the maps of the cached tap to the maps of the
+    backbone's last tap, both [B, T, C, H, W].
 
     - `network`: the layers.
     - `cached_tap`: the cached tap.
     - `last_tap`: the last tap of the backbone.
     - `shape`: the shape (T, C, H, W) of the maps of the last tap for one clip.
     - `batch_norm`: which batch norms of the backbone are frozen. "frozen" and "statistics": all. "partial": all except
-      the first batch norm above the cached tap. "train": none. A frozen batch norm stays in evaluation mode, and its
-      gain and bias are not trained.
+      the first above the cached tap. "train": none.
     """
 
     def __init__(
@@ -122,11 +120,11 @@ def random_backbone(options: TailOptions) -> Backbone:
 
 def build_tail(spec: Spec, options: TailOptions, make: MakeNetwork) -> Tail:
     """Returns the Tail that `options` describe: the layers of a backbone above a cached tap. The options may insert new
-    blocks, whose weights torch's global random number generator draws.
+    blocks, whose first weights are random.
 
-    `spec` maps the name of each array of the cache to its shape for one clip. `make` is `trained_backbone` or
-    `random_backbone`. This function removes the layers up to the cached tap from the backbone. Raises HeadError if the
-    backbone cannot be a tail, if the cached maps do not fit the backbone, or if a new block does not fit.
+    `spec` maps the name of each cached array to its shape for one clip. `make` is `trained_backbone` or
+    `random_backbone`. Raises HeadError if the backbone cannot be a tail, or if the cached maps or a new block do not
+    fit.
     """
     model, geometry, _ = _network(options)
     cached_tap = tail_source(spec, options)

@@ -54,7 +54,7 @@ class InsertionOptions(StageOptions):
 
 class TailOptions(StageOptions):
     """The options of the tail of a head. A tail has the layers of a backbone above a cached tap. It runs on the cached
-    maps of this tap and is trained together with the head, which reads the maps that the tail computes.
+    maps of this tap and is trained together with the head.
 
     `model`, `options` and `weights` must be those of the backbone that made the cached maps. If they are None,
     `kinegraph train` takes them from the cache.

@@ -39,14 +39,12 @@ class TrgOptions(TrgBlockOptions, MapOptions):
 
 
 class Trg(MapHead):
-    """A head that runs TRG blocks on the cached maps features/<backbone>/<tap> and classifies the mean of the result
-    over frames and positions (TRG paper, eq. 13). One clip of the array is [T frames, C channels, H rows, W columns].
+    """A head that runs TRG blocks on the cached maps features/<backbone>/<tap> [T, C, H, W] and classifies the mean of
+    the result over frames and positions (TRG paper, eq. 13).
 
-    The head deviates from the paper in two points. First, its blocks run after the cached tap. In the paper, the blocks
-    are between layers of the backbone. Second, the head reduces the maps to `dim` channels before the blocks, because
-    the paper contradicts itself. By its formula, three blocks on 2,048 channels have 378 M parameters. The tables of
-    the paper leave 4.5 M parameters for these blocks. With `dim: null`, the head follows the formula and does not
-    reduce the maps.
+    Deviations: the blocks run after the cached tap. In the paper, they are between layers of the backbone. The maps are
+    reduced to `dim` channels before the blocks, because the paper contradicts itself. By its formula, three blocks on
+    2,048 channels have 378 M parameters. By its tables, they have 4.5 M. With `dim: null`, the maps are not reduced.
     """
 
     option_model = TrgOptions
@@ -57,12 +55,11 @@ class Trg(MapHead):
 
 class TrgBlock(nn.Module):
     """A block of TRG, which mixes the frames of a clip over N learned graphs: ReLU(X + Z) (TRG paper, eq. 12).
-    `forward` maps X [B, T, C, H, W] to the same shape, for B clips, T frames, C = `channels` channels, H rows and W
-    columns. Z is the mixture.
+    `forward` maps X [B, T, C, H, W] to the same shape. Z is the mixture.
 
-    The block does not use the order of the frames: if the frames of X are permuted, the frames of the result are the
-    same, permuted in the same way. With `relation: dot` and `aggregator: attention`, the block has 10 N C^2 + N^2 + 4 N
-    C parameters: N C^2 in the embedding, 9 N C^2 in the convolution, N^2 in the attention, and 4 N C in batch norms.
+    The order of the frames has no influence. With `relation: dot` and `aggregator: attention`, the block has 10 N C^2 +
+    N^2 + 4 N C parameters: N C^2 in the embedding, 9 N C^2 in the convolution, N^2 in the attention, and 4 N C in batch
+    norms.
     """
 
     def __init__(self, channels: int, options: TrgBlockOptions) -> None:
@@ -86,12 +83,10 @@ class TrgBlock(nn.Module):
         return fused
 
     def adjacency(self, x: Tensor) -> Tensor:
-        """Returns the graphs of the block: the weights between the frames of each clip, [B, N, T, T] for B clips, N
-        graphs and T frames (TRG paper, eq. 2 to 4).
+        """Returns the N graphs of each clip, [B, N, T, T]: the weights between its T frames (TRG paper, eq. 2 to 4).
 
         Row i of a graph is the softmax over all frames j of the relation of the frames i and j. The relation is a
-        number that compares two embedded frames. `x` [B, T, C, H, W] has the maps, with C channels, H rows and W
-        columns.
+        number that compares two embedded frames. `x` [B, T, C, H, W] has the maps.
         """
         u = self._by_head(each_frame(self.embed, x))  # [B, T, N, C, H, W]
         relations: Tensor = self.relation(u.flatten(4).transpose(1, 2))  # [B, N, T, T]
@@ -102,7 +97,7 @@ class TrgBlock(nn.Module):
 
     def collect(self, adjacency: Tensor, x: Tensor) -> Tensor:
         """Returns for each frame and each graph the weighted sum of all frames: x [B, T, C, H, W] -> z [B, T, N, C, H,
-        W]. The axes are B clips, T frames, N graphs, C channels, H rows and W columns.
+        W], for N graphs.
 
         For each graph, z_i = ReLU(sum over frames j of a_ij (W * x_j)) (TRG paper, eq. 5). `adjacency` [B, N, T, T] has
         the weights a_ij. W * x_j is a learned convolution, followed by BatchNorm.
@@ -125,10 +120,9 @@ class TrgBlock(nn.Module):
 
 class DotRelation(nn.Module):
     """Compares each two frames of a clip by a dot product, for TRG. `forward` maps u [B, N, T, C, P] to relations [B,
-    N, T, T]. The axes are B clips, N graphs, T frames, C channels and P positions of a map.
+    N, T, T], for N graphs and P positions of a map.
 
-    The relation of the frames i and j is the sum of u_i * u_j over all channels and positions. The arguments of the
-    constructor are not used.
+    The relation of the frames i and j is the sum of u_i * u_j over all channels and positions.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:
@@ -140,12 +134,11 @@ class DotRelation(nn.Module):
 
 
 class SumRelation(nn.Module):
-    """Compares each two frames of a clip by a sum, for TRG. `forward` maps u [B, N, T, C, P] to relations [B, N, T, T].
-    The axes are B clips, N = `num_heads` graphs, T frames, C = `channels` channels and P positions of a map.
+    """Compares each two frames of a clip by a sum, for TRG. `forward` maps u [B, N, T, C, P] to relations [B, N, T, T],
+    for N = `num_heads` graphs and P positions of a map.
 
-    The relation of the frames i and j is the sum of v . tanh(u_i + u_j) over all positions. v is learned. Deviation: v
-    has C numbers, so the block takes maps of any size. In the paper, v has C H W numbers, for maps of H rows and W
-    columns. Training keeps N T^2 C P numbers per clip in memory for the gradient.
+    The relation of the frames i and j is the sum of v . tanh(u_i + u_j) over all positions. v is learned and has C
+    numbers. Deviation: in the paper, v has one number for each channel and position.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:
@@ -159,11 +152,11 @@ class SumRelation(nn.Module):
 
 class BilinearRelation(nn.Module):
     """Compares each two frames of a clip by a bilinear form, for TRG. `forward` maps u [B, N, T, C, P] to relations [B,
-    N, T, T]. The axes are B clips, N = `num_heads` graphs, T frames, C = `channels` channels and P positions of a map.
+    N, T, T], for N = `num_heads` graphs and P positions of a map.
 
     The relation of the frames i and j is the sum of u_i . W_1 u_j over all positions. Each graph has a learned matrix
-    W_1, which starts as the identity. Deviation: W_1 is C x C. In the paper, it is (C H W) x (C H W), for maps of H
-    rows and W columns, which is 10^10 numbers for maps of 2048 x 7 x 7.
+    W_1 [C, C], which starts as the identity. Deviation: in the paper, W_1 is [C P, C P], which is 10^10 numbers for
+    maps of 2048 x 7 x 7.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:
@@ -192,11 +185,11 @@ def _products(u: Tensor, w: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Computes the weighted mean of the results of the graphs of TRG (TRG paper, eq. 7 to 10). `forward` maps z [B, T,
-    N, C, H, W] to [B, T, C, H, W], for B clips, T frames, N = `num_heads` graphs, C channels, H rows and W columns.
+    """Computes the weighted mean over the N graphs of TRG (TRG paper, eq. 7 to 10). `forward` maps z [B, T, N, C, H, W]
+    to [B, T, C, H, W], for N = `num_heads`.
 
-    The N weights of a frame are softmax(ReLU(W' p)). p [N] has for each graph the mean of z over channels, rows and
-    columns. W' [N, N] is learned and starts as the identity. `channels` is not used.
+    The N weights of a frame are softmax(ReLU(W' p)). p [N] has the mean of z over channels and positions for each
+    graph. W' [N, N] is learned and starts as the identity.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:
@@ -232,12 +225,11 @@ class Mean(nn.Module):
 
 
 class Concatenate(nn.Module):
-    """Joins the results of the graphs of TRG by a 1x1 convolution on the channels of all graphs, BatchNorm and ReLU.
-    `forward` maps z [B, T, N, C, H, W] to [B, T, C, H, W], for B clips, T frames, N = `num_heads` graphs, C =
-    `channels` channels, H rows and W columns.
+    """Joins the results of the N graphs of TRG by a 1x1 convolution, BatchNorm and ReLU. `forward` maps z [B, T, N, C,
+    H, W] to [B, T, C, H, W].
 
-    The TRG paper (table 3) does not say how N C channels become C channels. For all its other learned maps, it uses
-    convolution, BatchNorm and ReLU.
+    The TRG paper (table 3) does not say how N C channels become C channels. All its other learned maps use convolution,
+    BatchNorm and ReLU.
     """
 
     def __init__(self, num_heads: int, channels: int) -> None:

@@ -36,17 +36,15 @@ class TrnOptions(TapOptions):
 
 
 class Trn(Head):
-    """A head that computes relations among n frames, for n = 2 to T, and classifies all relations together. It reads
-    features/<backbone>/<tap>_pooled, which is [T frames, C channels] for one clip.
+    """A head that compares frames in tuples of n, for each n from 2 to T, and classifies all comparisons together. It
+    reads features/<backbone>/<tap>_pooled [T, C].
 
     For each n, a network computes one vector per clip from tuples of n frames. A linear layer classifies the T - 1
-    vectors, joined to one. Sizes and the number of tuples are those of the authors' code. Deviation: tuples are drawn
-    at random only in training, so that a clip always has the same logits in evaluation.
+    vectors, joined to one. Deviation from the authors' code: tuples are drawn at random only in training.
 
-    T is the option `num_segments`: the head takes T evenly spaced frames of a clip, or T evenly spaced windows of a
-    whole video. If the option is not set, the head takes all frames of a clip, or VIDEO_SEGMENTS windows.
-
-    With T frames, C = `dim` and H = `hidden`, the head has about C H T^2 / 2 parameters. For 32 frames, this is 34 M.
+    T is the option `num_segments`: T evenly spaced frames of a clip, or windows of a whole video. By default, the head
+    takes all frames of a clip, or VIDEO_SEGMENTS windows. With C = `dim` and H = `hidden`, the head has about C H T^2 /
+    2 parameters.
     """
 
     option_model = TrnOptions
@@ -90,12 +88,11 @@ class Trn(Head):
 
 
 class Relation(nn.Module):
-    """Computes one relation vector per clip from tuples of n = `length` frames (TRN paper, eq. 1 and 2). `forward` maps
-    frames [B, T, C] to vectors [B, H], for B clips, T = `num_frames` frames, C channels and H numbers of a relation
-    vector.
+    """Computes one vector per clip from tuples of n = `length` frames (TRN paper, eq. 1 and 2). `forward` maps frames
+    [B, T, C] to vectors [B, H].
 
     The vector is the sum of g(f_a, f_b, ...) over K tuples of frames a, b, ... in the order of time. f_a is the vector
-    of frame a. g joins the n vectors of a tuple to one vector, which a linear layer with a ReLU maps to H numbers.
+    of frame a. g is a linear layer with a ReLU on the n joined vectors.
     """
 
     def __init__(self, num_frames: int, length: int, options: TrnOptions) -> None:
