@@ -18,19 +18,18 @@ MAP_RANK = 5  # axes of maps: clip, channel, time, row, column; vectors have few
 
 
 class Backbone(nn.Module):
-    """A network that takes clips and returns the maps of the wanted taps. A tap is a named layer. The output of a tap
-    is called its maps.
+    """A network that takes clips and returns the maps of the wanted taps. A tap is a named layer. Its output is called
+    maps.
 
-    A subclass sets `stages`: {tap: dotted paths of the submodules that compute the tap, in running order}. Taps go from
-    bottom to top. The lowest tap takes the input of the network, and every other tap takes the output of the tap below.
-    A subclass whose submodules do not form such a chain overrides `step`.
+    A subclass sets `stages`: {tap: dotted paths of the submodules that compute the tap, in running order}, from the
+    bottom to the top. Each tap takes the output of the tap below. A subclass whose submodules do not form such a chain
+    overrides `step`.
 
-    A network may also have a class token at each tap, and an output `head` after its last tap. `forward` returns the
-    class tokens if `wants_class_tokens` is true, and `head` if `wants_head` is true. The method `want` sets both
-    attributes.
+    If `wants_class_tokens` is true, `forward` also returns the class token of each tap. If `wants_head` is true, it
+    also returns the output `head` after the last tap. The method `want` sets both attributes.
 
-    `taps`: the names of the wanted taps. These are all taps until `cut` is called.
-    `levels`: the names of the taps whose submodules are still in the network.
+    - `taps`: the names of the wanted taps. These are all taps until `cut` is called.
+    - `levels`: the names of the taps whose submodules are still in the network.
     """
 
     stages: ClassVar[Mapping[str, tuple[str, ...]]]
@@ -103,25 +102,23 @@ class Backbone(nn.Module):
         return False
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Runs the network on B clips. Returns {tap: maps [B, C, T', H', W']} for each wanted tap (a named layer), with
-        T' maps of C channels, H' rows and W' columns.
+        """Runs the network on B clips. Returns {tap: maps [B, C, T', H', W']} for each wanted tap (a named layer).
 
-        `clips` are normalised pixels [B, 3, T, H, W]: T frames with H rows and W columns. After `cut_below(tap)`,
-        `clips` are maps of `tap` in place of pixels, [B, C, T, H, W].
+        `clips` are normalised pixels [B, 3, T, H, W]. After `cut_below(tap)`, `clips` are maps of `tap`, [B, C, T, H,
+        W].
 
-        If class tokens are wanted, the result also has `<tap>_class` -> [B, T', C], or [B, 1, C] if the clip has one
+        If class tokens are wanted, the result also has `<tap>_class` -> [B, T', C], or [B, 1, C] if a clip has one
         class token. If the output after the last tap is wanted, the result has `head` -> [B, C], or [B, T, C] in a
         network that sees each frame alone.
         """
         return self.run(clips)
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
-        """Returns {tap: maps} for each wanted tap (a named layer), in the layout in which the submodules compute.
+        """Returns {tap: maps} for each wanted tap (a named layer), in the layout in which the submodules compute: [B,
+        C, T, H, W] in a 3D network, and [B*T, C, H, W] in a 2D network.
 
-        `x` is the input of the whole network. In a network that `cut_below` has cut at a tap, `x` has maps of this tap.
-        `x` and the maps are [B, C, T, H, W] in a 3D network, and [B*T, C, H, W] in a 2D network. There are B clips of T
-        frames or maps, with C channels, H rows and W columns. If the output after the last tap is wanted, the result
-        also has `head`, as `head_of` returns it.
+        `x` is the input of the network, in the same layout. In a network that `cut_below` has cut, `x` has maps. If the
+        output after the last tap is wanted, the result also has `head`, as `head_of` returns it.
         """
         maps: dict[str, Tensor] = {}
         for tap in self.levels:
@@ -151,12 +148,10 @@ class Backbone(nn.Module):
 
 
 def frame_by_frame(run: Callable[[Tensor], dict[str, Tensor]], clips: Tensor) -> dict[str, Tensor]:
-    """Runs the 2D network `run` on each frame of B clips. Returns {tap: maps [B, C, T, H', W']}, with C channels, H'
-    rows and W' columns.
+    """Runs the 2D network `run` on each frame of B clips. Returns {tap: maps [B, C, T, H', W']}.
 
-    `clips` are [B, 3, T, H, W], with T frames of H rows and W columns. `run` takes the frames of all clips as one batch
-    [B*T, 3, H, W] and returns {tap: maps [B*T, C, H', W']}. Vectors [B*T, C] in the result of `run` become [B, T, C].
-    Clips whose memory layout is [B, T, H, W, 3] are not copied.
+    `clips` are [B, 3, T, H, W]. `run` takes the frames of all clips as one batch [B*T, 3, H, W] and returns {tap: maps
+    [B*T, C, H', W']}. Vectors [B*T, C] become [B, T, C]. Clips whose memory layout is [B, T, H, W, 3] are not copied.
     """
     num_clips = clips.shape[0]
     maps = run(clips.transpose(1, 2).flatten(0, 1))

@@ -87,20 +87,19 @@ def build_backbone(
 ) -> Backbone:
     """Returns the network `model` up to the highest of `taps`, frozen, in evaluation mode, on the CPU, in float32.
 
-    `weights`: a name of the catalogue, a local file or `random:<seed>`. `inflate:` before one of these makes the
-    weights of a 3D network from those of its 2D network.
-    `taps`: the named layers whose output the network returns.
-    `tokens`: "patch", "class" or "both". If it is not "patch", the network also returns the class token of each tap.
-    `head`: whether the network also returns its output after the last tap.
-    `options`: the options of the network, for example `pool1_padding=0`. An option that is given replaces the value
-    with which the weights were trained.
+    - `weights`: a name of the catalogue, a local file or `random:<seed>`. `inflate:` before one of these makes 3D
+      weights from the weights of the 2D network.
+    - `taps`: the named layers whose output the network returns.
+    - `tokens`: "patch", "class" or "both". With "class" or "both", the network also returns the class token of each
+      tap.
+    - `head`: whether the network also returns its output after the last tap.
+    - `options`: the options of the network, such as `pool1_padding=0`. The defaults are those with which the weights
+      were trained.
 
-    A file may also hold a classifier and the layers above the highest tap, which are not loaded. Every other tensor of
-    the file must belong to the network.
+    Layers above the highest tap are not loaded. Every other tensor of the file must belong to the network.
 
-    Raises ValueError if the backbone, a tap or an option does not exist. Raises ValueError if the caller asks for class
-    tokens or for an output after the last tap, and the network has none. Raises WeightsError if the weights cannot be
-    read or do not belong to the network.
+    Raises ValueError if the backbone, a tap or an option does not exist, or if the network has no class token or no
+    output after the last tap. Raises WeightsError if the weights cannot be read or do not belong to the network.
     """
     backbone = entry(model, options, weights)
     for tap in taps:

@@ -313,12 +313,11 @@ CATALOGUE: dict[str, BackboneEntry] = {
 
 
 def entry(name: str, options: ModelOptions = {}, weights: str = "") -> BackboneEntry:  # noqa: B006 (the default is never changed)
-    """Returns the BackboneEntry of the backbone `name`: the description of its taps, its input and its named weights.
+    """Returns the BackboneEntry of the backbone `name`: its taps, its input and its named weights.
 
-    For the ResNet-3D family, the taps are those of the network with these `options`. A missing option has the value
-    with which `weights` were trained. For `timm/<model>`, the description comes from timm, a package of image models.
-    For `transformers/<folder>`, it comes from the files of the folder. Raises ValueError if there is no such backbone
-    or option. The message lists the allowed names.
+    `name` is a name of the catalogue, `timm/<model>` or `transformers/<folder>`. `options` are the options of the
+    network. The defaults are those with which `weights` were trained. Raises ValueError if there is no such backbone or
+    option. The message lists the allowed names.
     """
     if name.startswith(TIMM_PREFIX):
         from kinegraph.stages.backbones.timm_image import timm_entry

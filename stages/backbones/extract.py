@@ -29,9 +29,8 @@ log = logging.getLogger("kinegraph")
 class Normalised(nn.Module):
     """A network with a first layer that normalises pixels. Gradients flow to the network.
 
-    `network` takes normalised clips [B, 3, T, S, S] float32 and returns {tap: maps [B, C, T', H, W]}. There are B clips
-    of T frames of S x S px, and T' maps of C channels, H rows and W columns. `pixels` says how to normalise: `mean` and
-    `std` of each channel, for values in 0..1, and the order of the channels (RGB or BGR).
+    `network` takes normalised clips [B, 3, T, S, S] float32 and returns {tap: maps [B, C, T', H, W]}. `pixels` has the
+    mean and the standard deviation of each channel, for values in 0..1, and the order of the channels (RGB or BGR).
     """
 
     mean: Tensor
@@ -44,13 +43,12 @@ class Normalised(nn.Module):
         self.register_buffer("std", torch.tensor(pixels.std, dtype=torch.float32), persistent=False)
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Normalises the pixels of B clips and runs the network. Returns {tap: maps [B, T', C, H, W]}, with T' maps of
-        C channels, H rows and W columns. T' is smaller than T if the network joins frames.
+        """Normalises the pixels of B clips and runs the network. Returns {tap: maps [B, T', C, H, W]}. T' is smaller
+        than T if the network joins frames.
 
-        `clips` [B, T, S, S, 3] are uint8 RGB pixels of T frames, with the side S of the input. If class tokens are
-        wanted, the result also has `<tap>_class` -> [B, T', C], or [B, 1, C] if the clip has one class token. If the
-        output after the last tap is wanted, the result has `head` -> [B, C], or [B, T, C] in a network that sees each
-        frame alone.
+        `clips` [B, T, S, S, 3] are uint8 RGB pixels. If class tokens are wanted, the result also has `<tap>_class` ->
+        [B, T', C], or [B, 1, C] if a clip has one class token. If the output after the last tap is wanted, the result
+        has `head` -> [B, C], or [B, T, C] in a network that sees each frame alone.
         """
         if self.is_reversed:
             clips = clips.flip(-1)
@@ -62,10 +60,9 @@ class Normalised(nn.Module):
 class FeatureExtractor:
     """The network of one backbone on one device, ready to run. A worker process makes it once.
 
-    `options` is the backbone's entry in the config, which names the network, its weights and its taps. If `compiled` is
-    true, the network runs through torch.compile. Raises UsageError if the machine has no compiler for torch.compile, or
-    if the device cannot compute in the precision of the options. Raises WeightsError if the weights cannot be read or
-    do not belong to the network.
+    `options` is the backbone's entry in the config. If `compiled` is true, the network runs through torch.compile.
+    Raises UsageError if there is no compiler, or if the device cannot compute in the wanted precision. Raises
+    WeightsError if the weights cannot be read or do not belong to the network.
     """
 
     def __init__(self, options: BackboneOptions, device: torch.device, *, compiled: bool = False) -> None:
@@ -114,14 +111,11 @@ class FeatureExtractor:
 
     @torch.inference_mode()
     def maps(self, clips: Tensor) -> dict[str, Tensor]:
-        """Runs the network on B clips. Returns {tap: maps [B, T', C, H, W]}, with T' maps of C channels, H rows and W
-        columns.
+        """Runs the network on B clips. Returns {tap: maps [B, T', C, H, W]}.
 
-        `clips` [B, T, S, S, 3] are uint8 RGB, with T frames of S x S px. If the options ask for them, the result also
-        has class tokens and the output `head`, with the shapes of `Normalised.forward`.
-
-        The maps have the precision of the computation (`precision` of the options). Maps in bf16 differ from maps in
-        float32 by about 1 % of their standard deviation.
+        `clips` [B, T, S, S, 3] are uint8 RGB. If the options ask for them, the result also has class tokens and the
+        output `head`, with the shapes of `Normalised.forward`. The maps have the option `precision`. Maps in bf16
+        differ from maps in float32 by about 1 % of their standard deviation.
         """
         return self._run(clips)
 

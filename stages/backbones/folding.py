@@ -17,12 +17,8 @@ CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 def fold_batch_norms(network: nn.Module) -> None:
     """Replaces each convolution in `network` and the batch norm behind it by one convolution, in place and in float32.
 
-    `network` must come from the catalogue and be in evaluation mode. A convolution and its norm are found by their
-    names, such as `conv1` and `bn1`. In a network from elsewhere, the norm with such a name may belong to another
-    layer, and the result would be wrong.
-
-    In float32, results change by rounding only. In bf16, results come nearer to float32, because fewer values are
-    rounded.
+    `network` must come from the catalogue and be in evaluation mode. In float32, results change by rounding only. In
+    bf16, results come nearer to float32, because fewer values are rounded.
     """
     for parent in network.modules():
         for conv, norm in list(_pairs(parent)):

@@ -12,13 +12,12 @@ NEW = ".after."  # part of the names of blocks that a 2D network does not have
 
 
 def inflate(network: nn.Module, flat: Mapping[str, Tensor]) -> None:
-    """Fills the 3D `network` with weights that are made from the weights of a 2D network. `network` is a ResNet-3D, or
-    a TSM (a 2D ResNet with shifts in time).
+    """Fills the 3D `network` with weights that are made from the weights of a 2D network. `network` is a ResNet-3D or a
+    TSM.
 
-    `flat` is the state dict of torchvision's 2D ResNet with the same depth as `network`. A 3D kernel of t frames is the
-    2D kernel repeated t times and divided by t. So a clip of equal frames has the same maps as one frame in the 2D
-    network, except near the ends of the clip. A 2D network has no weights for non-local blocks. The gain of the last
-    norm of each non-local block becomes 0, so the block returns its input.
+    `flat` is the state dict of torchvision's 2D ResNet with the same depth. A 3D kernel of t frames is the 2D kernel
+    repeated t times and divided by t. So a clip of equal frames has the same maps as one frame in the 2D network,
+    except near the ends of the clip. New non-local blocks return their input.
     """
     ours = {re.sub(r"^layer(\d)", lambda found: f"res{int(found[1]) + 1}", name): x for name, x in flat.items()}
     ours |= flat  # TSM has the names and shapes of the 2D network

@@ -11,13 +11,12 @@ from torch import Tensor, nn
 
 
 class NonLocal(nn.Module):
-    """A non-local block: for maps x [B, C, T, H, W] it computes x + norm(out(softmax(theta(x) phi(x)^T / sqrt(C / 2))
-    g(x))). There are B clips, C = `channels` channels, T frames, H rows and W columns.
+    """A non-local block: x + norm(out(softmax(theta(x) phi(x)^T / sqrt(C / 2)) g(x))), for maps x [B, C, T, H, W]. A
+    new block returns its input.
 
-    theta, phi, g and out are 1x1x1 convolutions. phi and g see x after 1 x 2 x 2 max-pooling. A new block returns its
-    input unchanged, because the gain of its norm is 0. If `frames` is a number, positions attend only to positions in
-    the same group of `frames` consecutive frames. If `frames` is "all", positions attend to the whole clip. The scale 1
-    / sqrt(C / 2) and the groups are those of the authors' code.
+    theta, phi, g and out are 1x1x1 convolutions. phi and g see x after 1 x 2 x 2 max-pooling. If `frames` is a number,
+    positions attend only to positions in the same group of `frames` consecutive frames. If `frames` is "all", they
+    attend to the whole clip. The scale and the groups are those of the authors' code.
     """
 
     def __init__(self, channels: int, frames: int | Literal["all"] = "all") -> None:

@@ -23,9 +23,8 @@ def pixels_of(options: BackboneOptions) -> Pixels:
     """Returns the normalisation of input pixels for a backbone of the config: mean, standard deviation and order of
     channels.
 
-    Values in `options` come first. Any other value is the one with which the weights were trained. If the training is
-    not known, it is the value that the catalogue states for the network. For 3D weights that are inflated from 2D
-    weights, the training is that of the 2D weights.
+    A value that `options` sets is used. Any other value is the one with which the weights were trained, if it is known,
+    or else the one of the catalogue.
     """
     backbone, weights = owner(entry(options.model), options.weights)
     source = known_source(weights, backbone.weights)
@@ -35,11 +34,11 @@ def pixels_of(options: BackboneOptions) -> Pixels:
 
 
 def framing_of(options: BackboneOptions, backbone: BackboneEntry) -> Framing:
-    """Returns the Framing of a backbone of the config, which says how frames are resized and cut. `options` is the
-    backbone's entry in the config, and `backbone` its description in the catalogue.
+    """Returns the Framing of a backbone: how frames are resized and cut. `options` is the backbone's entry in the
+    config, and `backbone` its description in the catalogue.
 
     A value that `options` sets is used. Any other value is the one with which the weights were tested. If the test is
-    not known, or `options` sets another `size` than in the test, a crop is cut first and then resized with Pillow.
+    not known, or had another `size`, a crop is cut first and then resized with Pillow.
     """
     source = known_source(options.weights, backbone.weights)
     tested = source.framing if source is not None else None

@@ -21,12 +21,11 @@ EXPANSION = 4
 
 
 class Bottleneck3D(nn.Module):
-    """A residual block: three convolutions with the kernels t x 1 x 1, 1 x 3 x 3 and 1 x 1 x 1, whose output is added
-    to a shortcut. t is `temporal_kernel`.
+    """A residual block: three convolutions with the kernels t x 1 x 1, 1 x 3 x 3 and 1 x 1 x 1, and a shortcut. t is
+    `temporal_kernel`.
 
-    The input has `in_channels` channels. `width` is the number of channels inside the block. The output has 4 times as
-    many channels. The second convolution divides the height and width of the maps by `stride`. The submodules have
-    torchvision's names.
+    The input has `in_channels` channels, the inside of the block has `width` channels, and the output has 4 `width`
+    channels. The second convolution divides height and width by `stride`. The submodules have torchvision's names.
     """
 
     def __init__(self, in_channels: int, width: int, temporal_kernel: int, stride: int) -> None:

@@ -19,16 +19,15 @@ from kinegraph.stages.stage import StageBatch
 
 
 class BackboneRunner:
-    """The runner of the stage `key`, such as `features/i3d`. It runs one backbone, a frozen network, on batches of
-    clips and writes the outputs of its taps. The network runs on `device`.
+    """The runner of the stage `key`, such as `features/i3d`. It runs one frozen backbone on batches of clips and writes
+    the outputs of its taps (named layers).
 
-    `options` name the network, its weights and its taps. A clip has `num_frames` frames. The network takes every
-    `square.every`-th of these frames, cut and resized as `square` says. If `compiled` is true, the network runs through
-    torch.compile.
+    `options` name the network, its weights and its taps. The network runs on `device`. A clip has `num_frames` frames.
+    The network takes every `square.every`-th frame, cut and resized as `square` says. If `compiled` is true, the
+    network runs through torch.compile.
 
-    If `new_frames` is None, the network runs on all rows of a batch, also on rows whose features are not needed. If it
-    is a number, consecutive clips overlap: each clip has `new_frames` frames that the clip before it does not have. The
-    network then runs once on each distinct frame of the rows whose features are needed.
+    If `new_frames` is a number, consecutive clips overlap, and each clip has so many frames that the clip before it
+    lacks. Each distinct frame is then computed once.
     """
 
     def __init__(

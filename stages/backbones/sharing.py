@@ -1,10 +1,9 @@
 """Computes each distinct frame of a shard once, even if several clips share the frame. This is for networks that see
 each frame alone.
 
-The network runs on groups of frames, the runs. Each distinct frame of a shard has one place: a run, and a position
-among the frames of the run. Places follow from the rows of the shard and the batch size alone. So the bytes of a frame
-do not depend on which clips failed, were retried or are in the cache already. Every run has the same number of frames,
-and places without a frame are 0.
+The network runs on groups of F frames, the runs. Each distinct frame has one place: a run, and a position in the run.
+Places depend only on the rows of the shard and the batch size. So the bytes of a frame do not depend on which clips
+failed, were retried or are in the cache already.
 
 Shapes: B clips of a batch, T frames of a clip that the network takes, F frames of a run, S side of the square input, C
 channels, H rows and W columns of a map.
@@ -28,11 +27,10 @@ class FramePlaces:
     frame if video, crop and time are equal.
 
     `rows` are the rows of the shard. The network takes every `every`-th frame of a clip, `num_frames` frames in all. A
-    run is a set of `run_frames` frames that the network takes at once. All its frames occur for the first time in the
-    same batch of `batch_size` rows.
+    run has `run_frames` frames, which first occur in the same batch of `batch_size` rows.
 
-    The attribute `numbers`, int64 [rows, `num_frames`], has the number of each frame. Distinct frames are numbered from
-    0, in the order in which they first occur. A row without frames has -1.
+    The attribute `numbers`, int64 [rows, `num_frames`], has the number of each frame, from 0 in the order of first
+    occurrence. A row without frames has -1.
     """
 
     def __init__(self, rows: Sequence[ClipRow], every: int, num_frames: int, batch_size: int, run_frames: int) -> None:
@@ -73,9 +71,9 @@ def run_frames(num_frames: int, batch_size: int, new_frames: int) -> int:
 class SharedFrames:
     """Computes the maps of the batches of a shard, one batch after the other, and each distinct frame only once.
 
-    `maps` is a function that runs the network on F frames, as clips of one frame [F, 1, S, S, 3]. `square` says how
-    frames are cut and resized to S x S px. Each clip has `new_frames` frames that the clip before it does not have.
-    Only the maps of frames that later batches of the shard need stay in memory.
+    `maps` is a function that runs the network on F frames [F, 1, S, S, 3]. `square` says how frames are cut and resized
+    to S x S px. Each clip has `new_frames` frames that the clip before it does not have. Only maps that later batches
+    need stay in memory.
     """
 
     def __init__(self, maps: Maps, square: Square, new_frames: int) -> None:

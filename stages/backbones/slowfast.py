@@ -41,10 +41,10 @@ def _paths(pathway: str, part: str) -> tuple[str, ...]:
 class SlowFast(Backbone):
     """SlowFast without its classifier. `blocks` has the numbers of residual blocks of res2, res3, res4 and res5.
 
-    The slow pathway takes one of `alpha` frames, chosen by `spread_frames`. Before each residual stage, a convolution
-    over `fusion_frames` frames of the fast pathway adds channels to the slow pathway (fusion). A tap returns its maps
-    before the next fusion. The output `head` has the means of the last maps, first of the slow pathway, then of the
-    fast pathway. The number of frames must be a multiple of `alpha`.
+    The slow pathway takes one of `alpha` frames, so the number of frames must be a multiple of `alpha`. Before each
+    residual stage, a convolution over `fusion_frames` frames of the fast pathway adds channels to the slow pathway
+    (fusion). A tap returns its maps before the next fusion. The output `head` has the mean of the last slow maps, then
+    the mean of the last fast maps.
     """
 
     stages: ClassVar = {f"{pathway}_{part}": _paths(pathway, part) for part in PARTS for pathway in ("slow", "fast")}

@@ -18,15 +18,13 @@ LAST_SPAN = {"sync_cnn": 1, "tiny_sync_cnn": 3}  # number of frames that the las
 
 class SyncCnn(Backbone):
     """A network of three blocks for SyncMNIST. A block is a 3 x 3 convolution without padding, a ReLU and 2 x 2
-    max-pooling.
+    max-pooling. The first block takes the mean of R, G and B.
 
-    For frames of 64 px, the maps of the three blocks have 31, 14 and 6 px a side. The input of the first block is the
-    mean of R, G and B.
+    - `name` "sync_cnn": the network of the RSTG paper (section 3.1), with 512 channels. It sees each frame alone.
+    - `name` "tiny_sync_cnn": a network with few channels. Its last convolution spans three frames without padding, so a
+      clip of T frames has T - 2 maps in the last block.
 
-    `name` chooses one of two networks. "sync_cnn" is the network of the RSTG paper (section 3.1), with 512 channels.
-    This network sees each frame alone. "tiny_sync_cnn" has few channels. Its last convolution spans three frames, so
-    that the maps show how a digit moves. This convolution has no padding, so a clip of T frames has T - 2 maps in the
-    last block.
+    For frames of 64 px, the maps of the three blocks have 31, 14 and 6 px a side.
     """
 
     stages: ClassVar = {"block1": ("grey", "block1"), "block2": ("block2",), "block3": ("block3",)}

@@ -17,11 +17,9 @@ SHIFT_DIVISOR = 8
 
 class ShiftedConv(nn.Conv2d):
     """A convolution on frames. Before the convolution, 1/8 of the channels are taken from the next frame and 1/8 from
-    the previous frame.
+    the previous frame. At the ends of a clip, these channels are 0.
 
-    The input has the frames of all clips one after the other. `num_frames` is the number of frames of one clip. In the
-    first frame of a clip, the channels from a previous frame are 0. In the last frame, the channels from a next frame
-    are 0.
+    The input has the frames of all clips one after the other. `num_frames` is the number of frames of one clip.
     """
 
     num_frames: int
@@ -34,11 +32,10 @@ class ShiftedConv(nn.Conv2d):
 
 
 def shift_channels(frames: Tensor, num_frames: int) -> Tensor:
-    """Shifts channels between the frames of a clip. `frames` and the result are [B*T, C, H, W]: B clips of T =
-    `num_frames` frames, C channels, H rows and W columns.
+    """Shifts channels between the frames of a clip. `frames` and the result are [B*T, C, H, W], with T = `num_frames`.
 
     At frame t, the first C/8 channels are those of frame t + 1. The next C/8 channels are those of frame t - 1. The
-    other channels are not changed. If frame t + 1 or t - 1 lies outside the clip, its channels are 0.
+    other channels are not changed. Channels from outside the clip are 0.
     """
     fold = frames.shape[1] // SHIFT_DIVISOR
     x = frames.view(-1, num_frames, *frames.shape[1:])  # [B, T, C, H, W]

@@ -36,12 +36,9 @@ VECTORS_RANK = 2  # axes of the output `head`: frame, channel
 class TimmImage(Backbone):
     """An image model of timm as a backbone. It runs on each frame of a clip.
 
-    `model` is timm's name, such as `convnext_tiny`, with or without a tag (`convnext_tiny.fb_in22k`). Parameters have
-    timm's names. A tap has the name of the timm module whose output it is, with `_` in place of dots: `stages.0` ->
-    `stages_0`.
-
-    The maps and class tokens of the last tap are the output of the last block. If `final_norm` is "applied" and the
-    model has a norm after this block, they are the output of the norm.
+    `model` is timm's name, such as `convnext_tiny` or `convnext_tiny.fb_in22k`. A tap has the name of the timm module
+    whose output it is, with `_` in place of dots: `stages.0` -> `stages_0`. If `final_norm` is "applied", the maps and
+    class tokens of the last tap come after the model's final norm.
     """
 
     stages = {}  # noqa: RUF012 (a ClassVar in the base; each of these models has its own value)
@@ -85,21 +82,19 @@ class TimmImage(Backbone):
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
         """Runs the model on each frame of B clips. Returns {tap: maps [B, C, T, H', W']} for each wanted tap (a named
-        layer), with C channels, H' rows and W' columns.
+        layer).
 
-        `clips` are normalised pixels [B, 3, T, H, W], with T frames of H rows and W columns. If class tokens are
-        wanted, the result also has `<tap>_class` -> [B, T, C]. If the output after the last tap is wanted, the result
-        has `head` -> [B, T, C].
+        `clips` are normalised pixels [B, 3, T, H, W]. If class tokens are wanted, the result also has `<tap>_class` ->
+        [B, T, C]. If the output after the last tap is wanted, the result has `head` -> [B, T, C].
         """
         return frame_by_frame(self.run, clips)
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
         """Runs the model on the frames of all clips, `x` [B*T, 3, H, W]. Returns {tap: maps [B*T, C, H', W']} for each
-        wanted tap (a named layer). There are B clips of T frames with H rows and W columns. A map has C channels, H'
-        rows and W' columns.
+        wanted tap (a named layer).
 
-        If class tokens are wanted, the result also has `<tap>_class` -> class tokens [B*T, C]. If the output after the
-        last tap is wanted, the result has `head` -> [B*T, C].
+        If class tokens are wanted, the result also has `<tap>_class` -> [B*T, C]. If the output after the last tap is
+        wanted, the result has `head` -> [B*T, C].
         """
         prefixes = {"return_prefix_tokens": True} if self.wants_class_tokens else {}
         only = {"stop_early": not self.wants_head, "intermediates_only": not self.wants_head}

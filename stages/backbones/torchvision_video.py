@@ -73,12 +73,12 @@ class VideoTransformer(Backbone):
 
 
 class VideoSwin(VideoTransformer):
-    """A Video Swin Transformer (Liu et al. 2022, arXiv 2106.13230).
+    """A Video Swin Transformer (Liu et al. 2022, arXiv 2106.13230). An attention window spans 8 x 7 x 7 tokens, and a
+    patch has 2 frames, 4 rows and 4 columns.
 
     The tap `stage<n>` is the output of stage n before the merging of patches. The tap `norm` is the output of the last
-    stage after the final norm. The mean of the maps of `norm` is the feature of the paper. The attention windows span 8
-    x 7 x 7 tokens. A patch has 2 frames, 4 rows and 4 columns. If one of these numbers does not divide the size of the
-    input, the input is padded at the end of this axis.
+    stage after the final norm. Its mean is the feature of the paper. If patches do not fill the input, the input is
+    padded at its ends.
     """
 
     stages: ClassVar = {
@@ -102,10 +102,10 @@ class VideoSwin(VideoTransformer):
 
 class MViT(VideoTransformer):
     """A Multiscale Vision Transformer: v1 (Fan et al. 2021, arXiv 2104.11227) or v2 (Li et al. 2022, arXiv 2112.01526).
+    It takes only clips of 16 frames of 224 x 224 px.
 
     The tap `block<i>` is the output of block i. The tap `norm` is the output of the last block after the final norm.
-    The class token of `norm` is the feature of the papers. The network takes only clips of 16 frames of 224 x 224 px,
-    because its learned positions are made for this size.
+    The class token of `norm` is the feature of the papers.
     """
 
     stages: ClassVar = {

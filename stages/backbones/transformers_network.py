@@ -85,27 +85,25 @@ class TransformersNetwork(Backbone):
         draw_as_built(self, seed, lambda: TransformersNetwork(self.folder, build(self.folder)))
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Runs the network on B clips. Returns {tap: maps [B, C, T', H', W']} for each wanted tap (a named layer), with
-        T' maps of C channels, H' rows and W' columns.
+        """Runs the network on B clips. Returns {tap: maps [B, C, T', H', W']} for each wanted tap (a named layer).
 
-        `clips` are normalised pixels [B, 3, T, H, W], with T frames of H rows and W columns. If class tokens are
-        wanted, the result also has `<tap>_class` -> [B, T', C], or [B, 1, C] if the clip has one class token. If the
-        output after the last tap is wanted, the result has `head` -> [B, C], or [B, T, C] in a network of single
-        images.
+        `clips` are normalised pixels [B, 3, T, H, W]. If class tokens are wanted, the result also has `<tap>_class` ->
+        [B, T', C], or [B, 1, C] if a clip has one class token. If the output after the last tap is wanted, the result
+        has `head` -> [B, C], or [B, T, C] in a network of single images.
         """
         if self.family.sees_single_frames:
             return frame_by_frame(self.run, clips)
         return self.run(clips.transpose(1, 2))
 
     def run(self, x: Tensor) -> dict[str, Tensor]:
-        """Runs the network on `x` [B, T, 3, H, W]: B clips of T frames with H rows and W columns. Returns {tap: maps
-        [B, C, T', H', W']} for each wanted tap (a named layer), with T' maps of C channels, H' rows and W' columns.
+        """Runs the network on B clips `x` [B, T, 3, H, W]. Returns {tap: maps [B, C, T', H', W']} for each wanted tap
+        (a named layer).
 
-        If class tokens are wanted, the result also has `<tap>_class` -> class token [B, 1, C]. If the output after the
-        last tap is wanted, the result has `head` -> [B, C].
+        If class tokens are wanted, the result also has `<tap>_class` -> [B, 1, C]. If the output after the last tap is
+        wanted, the result has `head` -> [B, C].
 
-        A network of single images takes B images [B, 3, H, W]. Its maps are [B, C, H', W'], and its class tokens are
-        [B, C].
+        A network of single images takes images [B, 3, H, W]. Its maps are [B, C, H', W'], and its class tokens are [B,
+        C].
         """
         family, folder = self.family, self.folder
         num_frames, side = 1 if x.ndim == 4 else x.shape[1] // folder.patch_frames, x.shape[-1] // folder.patch_px

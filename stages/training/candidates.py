@@ -37,12 +37,12 @@ class SideBySide(nn.Module):
 @dataclass(frozen=True, kw_only=True)
 class Validation:
     """The result of the validation of a head after one epoch. A head may have several candidates: copies of its layers,
-    each with a learning rate and a weight decay of its own.
+    each with its own learning rate and weight decay.
 
-    - `metrics`: {name: value} of the validation metrics of the best candidate, with its validation "loss".
+    - `metrics`: {name: value} of the metrics of the best candidate, and its "loss".
     - `candidate`: the number of the best candidate, counted from 0.
-    - `of_candidates`: {name of the candidate: validation metric}. The metric is None if the loss or a score of the
-      candidate is not finite. The dictionary is empty for a head without candidates.
+    - `of_candidates`: {name of the candidate: metric}. None if its loss or a score is not finite. Empty for a head
+      without candidates.
     """
 
     metrics: dict[str, float]
@@ -58,13 +58,12 @@ def trained_form(head: Head) -> nn.Module:
 
 
 def require_choice(head: Head, options: TrainOptions) -> None:
-    """Raises UsageError if `head` has several candidates and the training options `options` do not allow several
-    candidates. A candidate is a copy of the head's layers with its own learning rate and weight decay.
+    """Raises UsageError if `head` has several candidates and the training options `options` do not allow this. A
+    candidate is a copy of the head's layers with its own learning rate and weight decay.
 
     Validation chooses the best candidate, so `val_split` must be set and must differ from `test_split`. The schedule
-    `plateau` and the precision `fp16` are refused, because one candidate would then change the training of the other
-    candidates. `plateau` lowers the learning rates of all candidates together. `fp16` scales the gradients of all
-    candidates by one factor.
+    `plateau` and the precision `fp16` are refused, because with them one candidate would change the training of the
+    others.
     """
     count, section = len(candidates_of(head)), options.section
     if count < 2:
@@ -122,16 +121,15 @@ def keep(head: Head, candidate: int) -> None:
 def validate_candidates(
     head: CandidateHead, clips: Clips, options: TrainOptions, metric: str, losses: Tensor, device: torch.device
 ) -> Validation:
-    """Evaluates all candidates of `head` on `clips` in one pass over the clips, and returns a Validation with the
-    results of the best candidate. A candidate is one of several copies of the head's layers that are trained side by
-    side.
+    """Evaluates all candidates of `head` on `clips` in one pass. Returns a Validation with the results of the best
+    candidate. A candidate is one of several copies of the head's layers that are trained together.
 
-    `metric` is the name of the metric that is compared, such as "top1" or "loss". If several candidates are equal, the
-    first of them is the best. `losses` [G] are the training losses of the G candidates in this epoch. A candidate whose
-    training loss is not finite cannot be the best.
+    `metric` is the name of the metric that is compared, such as "top1" or "loss". The first of equal candidates is the
+    best. `losses` [G] are the training losses of the G candidates. A candidate whose training loss is not finite cannot
+    be the best.
 
-    Raises ScoresNotFinite if no candidate has a finite loss and finite scores. Raises FeaturesNotFinite instead if a
-    feature is not finite.
+    Raises FeaturesNotFinite if a feature is not finite. Raises ScoresNotFinite if no candidate has a finite loss and
+    finite scores.
     """
     usable = losses.isfinite().tolist()
     results = evaluate_candidates(head, clips, options, usable, device=device)

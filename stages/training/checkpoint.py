@@ -112,8 +112,8 @@ def describe_run(
     - `class_names`: the names of the classes, in the order of the logits.
     - `metrics`: the best validation metric, such as {"val_top1": 0.5}. Empty without validation.
     - `cache`: the path of the cache.
-    - `features`: {key of a stage: options of the stage}, for the stages that made the arrays of the head.
-    - `trained_on`: a dictionary that identifies the clips, labels and classes of the run's splits.
+    - `features`: {key of a stage: its options}, for the stages that made the arrays of the head.
+    - `trained_on`: digests of the clips, labels and classes of the run's splits.
     - `recipe`: the sections of the config that make the arrays for new videos, or None.
     - `classes_from`: the file or rule that defines the order of the classes, or "".
     """
@@ -207,14 +207,12 @@ def load_head(folder: Path, record: RunRecord, *, allow_code: bool = False) -> H
 
 
 def for_views(head: Head, folder: Path, record: RunRecord, spec: Spec, *, allow_code: bool = False) -> Head:
-    """Returns a copy of a trained head that takes arrays of other shapes, with the same weights. If the shapes are
-    those of the training, returns `head` itself.
+    """Returns a copy of a trained head that takes arrays of other shapes, with the same weights. For example, maps are
+    larger if a backbone ran on larger frames. If the shapes are those of the training, returns `head` itself.
 
     `head` and `record` are those of the run in `folder`. `spec` maps the name of each array to its new shape for one
-    clip. For example, maps have other heights and widths if a backbone ran on larger frames.
-
-    Raises RunError if the head takes maps of only one size. If the user wrote the head, its code is run only with
-    `allow_code`.
+    clip. Raises RunError if the head takes maps of only one size. A user's own head needs `allow_code`, because its
+    code is run.
     """
     views = {name: spec[name] for name in record.spec}
     if views == record.spec:
@@ -262,10 +260,10 @@ def _own_code(folder: Path, record: RunRecord, *, allow_code: bool) -> OwnHead:
 
 def require_fit(record: RunRecord, spec: Spec, class_names: tuple[str, ...], *, any_side: bool = False) -> None:
     """Raises RunError unless a cache fits the trained head of `record`. The cache must have all arrays that the head
-    reads, in the shapes of the training. The cache must also have the classes of the training, in the same order.
+    reads, in the shapes of the training, and the same classes in the same order.
 
-    `spec` maps the name of each array of the cache to its shape for one clip. `class_names` are the classes of the
-    cache. With `any_side`, maps may have other heights and widths than in the training.
+    `spec` maps the name of each cached array to its shape for one clip. `class_names` are the classes of the cache. If
+    `any_side` is true, the heights and widths of maps may differ.
     """
     problems = [
         f"{name} is {spec.get(name, 'missing')}, {shape} is needed"
@@ -313,10 +311,10 @@ def require_same_features(
     """Raises RunError if the features of a cache were made with other options than the features on which the run of
     `record` was trained. The number of clips per video and their crops may differ.
 
-    - `features`: {key of a stage: options of the stage} of the cache.
+    - `features`: {key of a stage: its options} of the cache.
     - `fingerprint`: the fingerprint of the cache.
-    - `upgraded_from`: the fingerprint that the cache had before it was upgraded to the rules of a later version, or
-      None without an upgrade. An upgrade after the training is allowed.
+    - `upgraded_from`: the fingerprint that the cache had before an upgrade to a later version, or None. An upgrade
+      after the training is allowed.
     - `any_side`: whether the backbones may have run on frames of another size.
     """
     if record.cache_fingerprint in (fingerprint, upgraded_from):

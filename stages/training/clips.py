@@ -114,11 +114,10 @@ def read_batches(
     clips: Clips, order: Tensor, batch_size: int, names: Sequence[str], device: torch.device
 ) -> Iterator[Batch]:
     """Yields the clips with the indices `order` (int64 [clips]) in batches of `batch_size` clips. The last batch may be
-    smaller. A batch is {name: tensor [B, ...]} on `device`, with the arrays `names`. If samples are whole videos, a
-    batch also has "mask", bool [B, N], which is true for the windows of a video and false for padding.
+    smaller. Threads read the next batches meanwhile, `clips.batches_ahead` of them.
 
-    While the caller uses a batch, threads read the next batches. `clips.batches_ahead` is the number of batches that
-    are read ahead, by default 1. If it is 0, batches for a CPU are read in the thread of the caller.
+    A batch is {name: tensor [B, ...]} on `device`, with the arrays `names`. If samples are whole videos, a batch also
+    has "mask", bool [B, N], which is false for padding.
 
     A signal that stops the program raises KeyboardInterrupt between two batches.
     """
@@ -206,8 +205,8 @@ def require_usable(clips: Clips, purpose: str, *, failed_too: bool = False) -> N
     or a label is not a class number.
 
     If each video has one label, every clip must have a label. If videos may have several labels, one clip with a label
-    is enough. With `failed_too`, the labels of videos of which every clip failed are checked too. `purpose` says in the
-    message what the clips are needed for, such as "train on".
+    is enough. If `failed_too` is true, videos of which every clip failed are checked too. `purpose` is for the message,
+    such as "train on".
     """
     require_clips(clips, purpose)
     labels, classes = clips.labels, clips.num_classes

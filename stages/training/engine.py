@@ -66,11 +66,11 @@ OnStep = Callable[[StepRecord], None]
 
 
 class Training:
-    """One training run of a head. The method `run` trains. `resume_from` continues a run that was interrupted.
+    """One training run of a head. The method `run` trains. `resume_from` continues an interrupted run.
 
-    - `head`: the network to train. It is trained in place and must be on `device` already.
+    - `head`: the network, on `device`. It is trained in place.
     - `clips`: the clips to train on.
-    - `val_clips`: the clips on which the head is validated after each epoch, or None for no validation.
+    - `val_clips`: the clips on which the head is validated after each epoch, or None.
     - `options`: the options of the training.
     - `device`: the device that computes.
     """

@@ -36,10 +36,8 @@ class VideoScores:
     """The scores and labels of all V videos of a split, in the order of the data set's list.
 
     - `video_ids`: the ids of the videos.
-    - `scores`: the scores of the videos for K classes, float64 [V, K]. A video of which every clip failed has the score
-      -inf for every class.
-    - `labels`: one class number for each video, int64 [V]. If a video may have several labels, they are multi-hot [V,
-      K].
+    - `scores`: float64 [V, K] for K classes. A video of which every clip failed has -inf.
+    - `labels`: int64 [V], one class number for each video, or multi-hot [V, K].
     """
 
     video_ids: tuple[str, ...]
@@ -78,16 +76,15 @@ def evaluate(
 ) -> EvaluationResult:
     """Computes the scores and metrics of `head` for the videos of `clips`, and returns them as an EvaluationResult.
 
-    `options` has the batch size, and says how the scores of a video's clips are joined to one score. `purpose` says in
-    error messages what the clips are for.
+    `options` has the batch size, and says how the scores of a video's clips are joined. `purpose` says in error
+    messages what the clips are for.
 
     If each video has one label, the metrics are top-1 and top-5 accuracy. If videos may have several labels, the
     metrics are mAP and wAP, as the official scorer of Charades computes them. A video of which every clip failed counts
-    as wrong or is ranked last. If no video has a label, the result has only scores.
+    as wrong or is ranked last. Without any label, the result has only scores.
 
-    Raises UnusableClips if there is no clip, or if each video needs a label and some have none. Raises
-    FeaturesNotFinite if a feature is NaN or infinite. Raises ScoresNotFinite if all features are finite and a score is
-    not.
+    Raises UnusableClips if there is no clip or a label is missing. Raises FeaturesNotFinite if a feature is NaN or
+    infinite, and ScoresNotFinite if only a score is.
     """
     labelled = is_labelled(clips)
     if labelled:
@@ -102,14 +99,12 @@ def evaluate(
 def evaluate_candidates(
     head: CandidateHead, clips: Clips, options: TrainOptions, usable: Sequence[bool], *, device: torch.device
 ) -> list[EvaluationResult | None]:
-    """Evaluates all candidates of `head` in one pass over `clips`. A candidate is one of several copies of the head's
-    layers that are trained side by side. Returns a list with the EvaluationResult of each candidate.
+    """Evaluates all candidates of `head` in one pass over `clips`. Returns a list with the EvaluationResult of each
+    candidate. A candidate is one of several copies of the head's layers that are trained together.
 
-    `usable` has one bool for each candidate. The list has None for a candidate that is False in `usable` or has a score
-    that is not finite. `clips` must have labels.
-
-    If no candidate has a result, raises FeaturesNotFinite if a feature is NaN or infinite, and ScoresNotFinite if all
-    features are finite.
+    `usable` has one bool for each candidate. The list has None for a candidate that is not usable or has a score that
+    is not finite. `clips` must have labels. If no candidate has a result, raises FeaturesNotFinite if a feature is NaN
+    or infinite, else ScoresNotFinite.
     """
     started = time.perf_counter()
     logits = _in_batches(head.candidate_logits, head, clips, options.batch_size, device)  # [clips, candidates, K]
@@ -174,11 +169,11 @@ def joined(
     logits: Tensor, video_of_clip: Tensor, num_videos: int, options: TrainOptions, *, multi_label: bool
 ) -> Tensor:
     """Returns the scores of videos, [num_videos, K] for K classes. The scores of a video are the maximum or the mean
-    over its clips, as the option `aggregate` says. A video without a clip has the score -inf for every class.
+    over its clips, as the option `aggregate` says. A video without clips has -inf.
 
     `logits` [clips, K] has the logits of each clip. `video_of_clip` [clips] has the row of the clip's video in the
-    result. With the option `aggregate_of: probabilities`, logits become probabilities before they are joined.
-    `multi_label` says whether a video may have several labels.
+    result. With the option `aggregate_of: probabilities`, logits become probabilities first. `multi_label` says whether
+    a video may have several labels.
     """
     if options.aggregate_of == "probabilities":
         logits = probabilities(logits, multi_label=multi_label)

@@ -19,16 +19,12 @@ def clip_loss(
     logits: Tensor, labels: Tensor, weights: Tensor | None = None, reduction: Literal["mean", "sum"] = "mean"
 ) -> Tensor:
     """Returns the loss of B clips as a scalar: the mean over the clips, or the sum if `reduction` is "sum". `logits` is
-    [B, K] for K classes.
+    [B, K] for K classes. `weights` None means that all weights are 1.
 
-    If `labels` is int64 [B], the loss of a clip is the softmax cross-entropy. `weights` [K] has the weight of each
-    class, and the mean is the weighted mean over the clips.
-
-    If `labels` is multi-hot [B, K], the loss of a clip is the mean of K binary cross-entropies. `weights` [K]
-    multiplies only the terms of labels that are 1. With the reduction "sum", the K binary cross-entropies are added up
-    too (Zhang et al. 2019, eq. 13).
-
-    If `weights` is None, all weights are 1.
+    - `labels` int64 [B]: softmax cross-entropy. `weights` [K] has the weight of each class, and the mean is the
+      weighted mean.
+    - `labels` multi-hot [B, K]: the mean of K binary cross-entropies. `weights` [K] multiplies only the terms of labels
+      that are 1. With "sum", the K terms are added up too (Zhang et al. 2019, eq. 13).
     """
     if labels.ndim == 1:
         return F.cross_entropy(logits, labels, weights, reduction=reduction)
@@ -36,15 +32,15 @@ def clip_loss(
 
 
 def class_weights(clips: Clips, options: TrainOptions) -> Tensor | None:
-    """Returns the weight of each class in the loss, [K] for K classes. The option `class_weights` is "none", a list or
-    "balanced". For "none", returns None. For a list, the weights are the numbers of the list.
+    """Returns the weight of each class in the loss, [K], as the option `class_weights` says. Returns None for "none".
 
-    For "balanced", rare classes get larger weights. N is the number of all clips in `clips`, and n is the number of
-    clips of the class. If each video has one label, the weight of the class is N / (k n), where k is the number of
-    classes with n > 0. If videos may have several labels, the weight is (N - n) / n, the number of clips without the
-    label divided by the number of clips with the label. If n is 0 or the result of the formula is 0, the weight is 1.
+    For "balanced", rare classes get larger weights. N is the number of clips, and n is the number of clips of the
+    class.
 
-    Raises UsageError if the list does not have one number for each class.
+    - If each video has one label: N / (k n), where k is the number of classes with n > 0.
+    - If videos may have several labels: (N - n) / n.
+
+    If n or the result is 0, the weight is 1. Raises UsageError if a list does not have one number for each class.
     """
     if options.class_weights == "none":
         return None

@@ -13,11 +13,11 @@ from kinegraph.cache_schemas.words import counted
 
 
 def topk(scores: Tensor, labels: Tensor, ks: Sequence[int] = (1, 5)) -> dict[str, float]:
-    """Returns the top-k accuracy for each k in `ks`, as {"top1": accuracy, "top5": accuracy}. The top-k accuracy is the
-    fraction, from 0 to 1, of the videos whose label is among the k classes with the largest scores.
+    """Returns the top-k accuracy for each k in `ks`, as {"top1": accuracy, "top5": accuracy}. It is the fraction, from
+    0 to 1, of the videos whose label is among the k classes with the largest scores.
 
-    `scores` is [V, K] for V videos and K classes. `labels` is int64 [V]. Among equal scores, the class with the lower
-    number is ranked first. A label with the score -inf is never a hit.
+    `scores` is [V, K] for V videos and K classes. `labels` is int64 [V]. Among equal scores, the lower class number
+    comes first. A label with the score -inf is never a hit.
 
     Raises ValueError if there is no video, if a label is not a class number, or if a score is NaN.
     """
@@ -26,11 +26,11 @@ def topk(scores: Tensor, labels: Tensor, ks: Sequence[int] = (1, 5)) -> dict[str
 
 
 def class_accuracy(scores: Tensor, labels: Tensor) -> Tensor:
-    """Returns the accuracy of each of K classes, float64 [K]. The accuracy of a class is the fraction, from 0 to 1, of
-    the videos of the class for which this class has the largest score.
+    """Returns the accuracy of each of K classes, float64 [K]: the fraction, from 0 to 1, of the videos of the class
+    that get the right class. It is NaN for a class without videos.
 
-    `scores` is [V, K] for V videos. `labels` is int64 [V]. The accuracy of a class without a video is NaN. Raises
-    ValueError if there is no video, if a label is not a class number, or if a score is NaN.
+    `scores` is [V, K] for V videos. `labels` is int64 [V]. Raises ValueError if there is no video, if a label is not a
+    class number, or if a score is NaN.
     """
     hits = (_rank_of_label(scores, labels) < 1).double()
     num_classes = scores.shape[1]
@@ -39,10 +39,9 @@ def class_accuracy(scores: Tensor, labels: Tensor) -> Tensor:
 
 def confusion(scores: Tensor, labels: Tensor) -> Tensor:
     """Returns the confusion matrix of K classes, int64 [K, K + 1]. Entry (i, j) is the number of videos of class i that
-    are classified as class j, which has the largest score.
+    are classified as class j. The last column counts the videos without scores (-inf for all classes).
 
-    `scores` is [V, K] for V videos. `labels` is int64 [V]. The last column counts the videos without scores, which have
-    -inf for all classes. If several scores are equal, the class with the lower number counts as the largest. Raises
+    `scores` is [V, K] for V videos. `labels` is int64 [V]. Among equal scores, the lower class number wins. Raises
     ValueError if there is no video, if a label is not a class number, or if a score is NaN.
     """
     _rank_of_label(scores, labels)  # called for its checks
@@ -75,10 +74,9 @@ def _rank_of_label(scores: Tensor, labels: Tensor) -> Tensor:
 class CharadesMap:
     """The average precisions of K classes, and two means over the classes.
 
-    - `per_class`: the average precision of each class, float64 [K]. It is NaN for a class that no video has as a label.
-      The two means leave such classes out.
+    - `per_class`: float64 [K]. It is NaN for a class without videos. The two means leave such classes out.
     - `mean`: the mean over the classes (mAP).
-    - `weighted`: the mean in which the weight of a class is the number of videos with this label (wAP).
+    - `weighted`: the mean in which each class counts by its number of videos (wAP).
     """
 
     per_class: Tensor
@@ -90,10 +88,9 @@ def charades_map(scores: Tensor, labels: Tensor) -> CharadesMap:
     """Returns the average precision of each class and the means over the classes, as a CharadesMap. The results equal
     those of Charades_v1_classify.m, the official scorer of the data set Charades.
 
-    `scores` is [V, K] and `labels` is multi-hot [V, K], for V videos and K classes. For each class, the videos are
-    ranked by descending score. Videos with equal scores keep their order, so the caller passes the videos in the order
-    of the annotation file. Videos without any label are ranked last. The average precision of a class is the mean of
-    precision(r) over the ranks r of the videos that have the class as a label.
+    `scores` is [V, K] and `labels` is multi-hot [V, K]. For each class, the videos are ranked by descending score.
+    Videos with equal scores keep their order. Videos without any label come last. The average precision of a class is
+    the mean of precision(r) over the ranks r of its videos.
 
     Raises ValueError if there is no video, if no video has a label, or if a score is NaN.
     """

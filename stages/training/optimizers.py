@@ -32,12 +32,11 @@ def build_optimizer(head: Head, options: TrainOptions) -> torch.optim.Optimizer:
 
 
 class MovingMean(nn.Module):
-    """A copy of a head whose weights and BatchNorm statistics are the moving means of the head's values over the steps
-    of the training. The attribute `module` is the copy.
+    """A copy of a head whose weights and BatchNorm statistics are moving means over the steps of the training. The
+    attribute `module` is the copy.
 
-    `decay`, from 0 to 1, is the weight of the earlier values in the mean. Values that are not floating-point numbers
-    are copied without a mean. `n_averaged` counts the calls of `update`. The `state_dict` has the same names as that of
-    torch's class AveragedModel.
+    `decay`, from 0 to 1, is the weight of the earlier values. Integers are copied. `n_averaged` counts the calls of
+    `update`. The `state_dict` has the names of torch's class AveragedModel.
     """
 
     n_averaged: Tensor

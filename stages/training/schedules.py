@@ -31,12 +31,11 @@ class Schedule:
         return math.ceil(self.num_steps / self.steps_per_epoch)
 
     def factor(self, step: int, metrics: Sequence[float] = ()) -> float:
-        """Returns the factor, from 0 to 1, by which the learning rate is multiplied at `step`. Steps are counted from
-        0.
+        """Returns the factor, from 0 to 1, by which the learning rate is multiplied at `step`, counted from 0.
 
-        During the warm-up, the factor rises linearly to 1. After the warm-up, it follows the option `schedule`. For
-        example, with `cosine` it falls from 1 to 0 until the end of the training. The schedule `plateau` needs
-        `metrics`, one number for each epoch so far. A higher number is better.
+        The factor first rises linearly to 1 (warm-up). Then it follows the option `schedule`. For example, with
+        `cosine` it falls to 0 until the end of the training. The schedule `plateau` needs `metrics`, one number for
+        each epoch so far. A higher number is better.
         """
         options, unit = self.options, 1 if self.options.iterations else self.steps_per_epoch
         warmup = options.warmup * unit

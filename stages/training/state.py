@@ -49,11 +49,11 @@ class StateError(UsageError):
 
 def identity(head: Head, clips: Clips, val_clips: Clips | None, options: TrainOptions) -> dict[str, Any]:
     """Returns a dictionary that identifies the training run of `head` on `clips`. A run continues from a saved state
-    only if the dictionary in the state is equal to the dictionary of the run.
+    only if both have equal dictionaries.
 
-    The dictionary has the options of the training and of the head, the number of processes, and the fingerprint of the
-    features. The dictionary also identifies the clips and labels of the training split and of the validation split. The
-    dictionary lacks options that do not change the result of a training, such as the folder of the run.
+    The dictionary has the options of the training and of the head, the number of processes, the fingerprint of the
+    features, and digests of the clips and labels. It lacks options that do not change the result, such as the folder of
+    the run.
     """
     recipe = options.model_dump(mode="json", exclude=FREE)
     for key, before in LATER.items():

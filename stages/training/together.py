@@ -73,13 +73,12 @@ def own_device(device: torch.device) -> torch.device:
 
 
 def distributed(head: nn.Module, device: torch.device) -> nn.Module:
-    """Returns the module that the training calls in place of `head`. If one process trains, the module is `head`
+    """Returns the module that the training calls in place of `head`. If only one process trains, the module is `head`
     itself.
 
-    If several processes train together, every process gets the mean gradient of all processes. A trained BatchNorm
-    then takes its statistics over the clips of all processes. The head must use the same parameters at each step.
-
-    Raises UsageError if several processes on CPUs train a BatchNorm, because torch does not support this.
+    If several processes train together, every process gets the mean gradient of all. A trained BatchNorm takes its
+    statistics over the clips of all processes. The head must use the same parameters at each step. Raises UsageError if
+    several processes on CPUs train a BatchNorm, because torch does not support this.
     """
     if num_processes() == 1:
         return head
@@ -98,10 +97,8 @@ def distributed(head: nn.Module, device: torch.device) -> nn.Module:
 def own_share(order: Tensor, batch_size: int) -> tuple[Tensor, int]:
     """Returns (indices of the clips that this process trains on, number of these clips in a full batch).
 
-    `order` has the indices of all clips. The clips are cut into batches of `batch_size` clips, and the processes divide
-    each batch. If the last batch has fewer clips than there are processes, a process without a clip gets the first clip
-    of `order`. The loss does not count this extra clip.
-
+    `order` has the indices of all clips. They are cut into batches of `batch_size` clips, and the processes divide each
+    batch. If the last batch is too small, a process gets the first clip of `order`, which the loss does not count.
     Raises UsageError if the batch size is not a multiple of the number of processes.
     """
     count = num_processes()

@@ -48,26 +48,22 @@ def train(
     """Trains `head` in place on `train_clips` and returns the TrainResult. At the end, `head` has the weights of the
     best epoch, on `device`, in evaluation mode.
 
-    - `head`: the network to train. The caller seeds its first weights: `with seeded(options.seed, device): head =
+    - `head`: the network. The caller seeds its first weights: `with seeded(options.seed, device): head =
       build_head(...)`.
-    - `val_clips`: the clips on which each epoch is validated. The best epoch is the first epoch with the best
-      `options.metric`. If `val_clips` is None, the last epoch is the best.
-    - `on_epoch`: a function that is called with an EpochRecord after each epoch.
-    - `on_step`: a function that is called with a StepRecord about once a second.
-    - `state_file`: the file to which the training writes its state after an epoch, but not more often than every
-      STATE_SECONDS. The options `checkpoint_minutes` and `checkpoint_steps` add times within an epoch. If the file
-      exists at the start, the training continues from its state, and the result is the same as without the
-      interruption. The caller deletes the file after the training. If the training diverges, `train` deletes the file.
+    - `val_clips`: the clips for validation. The best epoch is the first with the best `options.metric`. If `val_clips`
+      is None, the last epoch is the best.
+    - `on_epoch`: is called with an EpochRecord after each epoch.
+    - `on_step`: is called with a StepRecord about once a second.
+    - `state_file`: the file to which the training writes its state, at most every STATE_SECONDS. If the file exists at
+      the start, the training continues from it, with the same result as without the interruption. The caller deletes
+      the file after the training.
 
-    If the head has several candidates, validation chooses one of them, and `head` has only this candidate at the end.
-    On a CPU, the same head, clips, options and number of threads lead to the same weights bit for bit. Under torchrun,
-    the processes share each batch (`together.py`), and process 0 validates and writes.
+    On a CPU, the same head, clips, options and number of threads lead to the same weights bit for bit. If the head has
+    several candidates, only the best one is left. Under torchrun, the processes share each batch.
 
-    Raises UnusableClips if there are no clips, or if labels are missing or wrong. Raises StateError if the state file
-    is damaged or has the state of another run. Raises UsageError if the metric does not fit the labels, if the
-    precision does not fit the device, or if a head with several candidates lacks a validation split of its own. Raises
-    FeaturesNotFinite if a feature is NaN or infinite. Raises TrainingDiverged if the features are finite and the loss
-    or a score is not.
+    Raises UnusableClips if there are no clips, or labels are missing or wrong. Raises StateError if the state file is
+    damaged or belongs to another run. Raises UsageError if an option does not fit the labels, the device or the head.
+    Raises FeaturesNotFinite if a feature is NaN or infinite, and TrainingDiverged if only the loss or a score is.
     """
     require_usable(train_clips, f"train on in split {options.train_split!r}")
     if val_clips is not None:

@@ -20,16 +20,15 @@ from kinegraph.stages.training.clips import Batch
 
 
 class CachedVideos:
-    """The whole videos of a split as samples for training and evaluation. It implements the interface
-    `stages.training.clips.Clips`. A sample is the sequence of all windows of a video in the order of time. A window is
-    a clip of the cache.
+    """The whole videos of a split as samples for training and evaluation. A sample is the sequence of all windows of a
+    video. A window is a clip of the cache.
 
     - `clips`: the windows of the split.
     - `max_windows`: the largest number of windows of a sample. A longer video has this many windows, evenly spaced.
-      None means that there is no limit.
+      None means no limit.
 
-    `num_shortened` is the number of videos with more than `max_windows` windows. Windows that failed are left out.
-    Videos whose windows are not all extracted yet are left out.
+    `num_shortened` is the number of videos that were longer. Windows that failed are left out, and videos that are not
+    extracted completely.
     """
 
     batches_ahead = 1
@@ -127,12 +126,11 @@ class CachedVideos:
         return len(self.video_ids)
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        """Returns the B videos with the indices `indices`, counted from 0, as {name of the array: values [B, N, C]}. N
-        is the number of windows of the longest video of the batch. Each window has one vector of C numbers. If the
-        cache has T vectors for a window, their mean is taken.
+        """Returns the B videos with the indices `indices` as {name of the array: values [B, N, C]}. N is the number of
+        windows of the longest video. Each window has one vector, which is the mean of its vectors in the cache.
 
-        The key "mask" has bool [B, N], which is true for windows. A shorter video has zeros after its last window,
-        where the mask is false. The key "labels" has the labels of the videos.
+        "mask" is bool [B, N], which is false for the padding after shorter videos. "labels" has the labels of the
+        videos.
         """
         # one video after the other, because the T vectors of all windows of a batch take T times the memory
         videos = [self._video(self._windows[index]) for index in indices]
