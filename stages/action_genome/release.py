@@ -1,8 +1,7 @@
 """Opens the annotations of Action Genome in a folder. A process reads the files only once. Imports no torch.
 
 The published pickle files take about 100 s to read. So the first process writes a copy of their numbers to the same
-folder, and later processes read the copy in a second. The copy is used only if the sizes and digests of the pickle
-files are those from which it was made.
+folder. Later processes read the copy in a second, if the pickle files have not changed.
 """
 
 import io

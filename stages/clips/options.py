@@ -169,11 +169,11 @@ class ClipOptions(StageOptions):
 
 
 def without_views(clip_options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a copy of `clip_options`, the options of a cache, that is equal for caches which differ only in the
-    choice of clips and crops. A run that was trained on one of these caches can use the others.
+    """Returns a copy of the options `clip_options` of a cache without the choice of clips and crops. Caches with equal
+    copies fit each other: a run that was trained on one of them can use the others.
 
-    The copy lacks the number of clips per video and the step between windows. It has the sampling `dense` in place of
-    `centre` and `windows`, and the crop `square` in place of each crop but `full`, which has another aspect ratio.
+    The copy lacks the number of clips per video and the step between windows. The sampling `centre` or `windows`
+    becomes `dense`. Each crop becomes `square`, except `full`, which has another aspect ratio.
     """
     kept = {key: value for key, value in clip_options.items() if key not in ("per_video", "tail", "beyond_end", *HOPS)}
     if "crops" in kept:

@@ -38,13 +38,12 @@ def clips_of(
     frames: PresentedFrames | None,
     annotated_numbers: Sequence[int] = (),
 ) -> Iterator[SampledClip]:
-    """Yields a SampledClip for each clip of one video, in the order of the clips. A SampledClip says which frames the
-    clip takes.
+    """Yields a SampledClip for each clip of one video, in order. A SampledClip says which frames the clip takes.
 
-    `duration`: the duration of the video in seconds.
-    `interval`: the part of the video from which clips are taken, or None for the whole video. Windows ignore it.
-    `frames`: the number and the times of the frames of the video. Needed if `options.by_number` is true.
-    `annotated_numbers`: the numbers of the annotated frames of the video, from 0. Needed with `sampling: annotated`.
+    - `duration`: the duration of the video in seconds.
+    - `interval`: the part of the video from which clips are taken, or None for the whole video. Windows ignore it.
+    - `frames`: the number and the times of the frames. Needed if `options.by_number` is true.
+    - `annotated_numbers`: the numbers of the annotated frames, from 0. Needed with `sampling: annotated`.
     """
     if options.is_annotated:
         assert frames is not None
@@ -88,13 +87,13 @@ def annotated_clip(
     frames: PresentedFrames,
     annotated_numbers: Sequence[int],
 ) -> SampledClip:
-    """Returns the SampledClip that takes its T frames from the annotated frames of a video or of an interval, which
-    must have at least one annotated frame.
+    """Returns the SampledClip that takes its T frames from the annotated frames of a video or of an interval. There
+    must be at least one.
 
     `annotated_numbers` are the numbers of the annotated frames of the video, from 0, in ascending order. Let n of these
-    frames lie in the interval. If n is at least T, frame i of the clip is the annotated frame at position floor((i +
-    0.5) n / T). For n = 10 and T = 5 the positions are 1, 3, 5, 7, 9. If n is less than T, the clip has all n frames
-    and repeats the last. `duration` is the duration of the video in seconds, and `frames` has the times of its frames.
+    frames lie in the interval. If n >= T, frame i of the clip is the annotated frame at position floor((i + 0.5) n /
+    T). For n = 10 and T = 5 the positions are 1, 3, 5, 7, 9. If n < T, the clip has all n frames and repeats the last.
+    `duration` is in seconds, and `frames` has the times of the frames.
     """
     T, within = options.num_frames, annotated_within(annotated_numbers, frames, interval)
     n = len(within)
@@ -123,20 +122,19 @@ def clip_frames(
     """Returns the T frame numbers of clip number `clip`, counted from the first frame of the video.
 
     The formulas count from the first frame of `interval`, or of the video if `interval` is None. n is the number of
-    frames of this interval or video, and K is the number of clips.
+    frames there, and K is the number of clips.
 
-    "uniform": frame i is number floor((i + (clip + 0.5) / K) n / T). For K = 1 this is the rule of TSN (Temporal
-        Segment Networks).
-    "dense": frame i is number s + i * `frame_step`, where s is the start of the clip. The K starts are evenly spaced
-        from the first to the last possible start, and rounded down.
-    "centre": as "dense", with one clip in the middle.
+    - "uniform": frame i is number floor((i + (clip + 0.5) / K) n / T). For K = 1 this is the rule of TSN (Temporal
+      Segment Networks).
+    - "dense": frame i is number s + i * `frame_step`. The K starts s are evenly spaced from the first to the last
+      possible start, and rounded down.
+    - "centre": as "dense", with one clip in the middle.
 
     If there are fewer frames than a dense clip needs, the option `short` decides:
 
-    "loop": the clip starts again at the first frame.
-    "repeat_last": numbers stop at the last frame of an interval. In a whole video they go past the end, and the decoder
-        repeats the last frame.
-    "fail": the numbers go past the end.
+    - "loop": the clip starts again at the first frame.
+    - "repeat_last": the last frame is repeated.
+    - "fail": the numbers go past the end.
     """
     T, K, step = options.num_frames, options.per_video, options.frame_step
     part = frames.within(interval)
@@ -158,10 +156,9 @@ def clip_times(options: ClipOptions, duration: float, clip: int, interval: Inter
     In the formulas, start and end are those of `interval`, or of the video if `interval` is None. K is the number of
     clips.
 
-    "uniform": time i is start + (i + (clip + 0.5) / K) (end - start) / T.
-    "dense": time i is s + i / fps, where s is the start of the clip. The K starts are evenly spaced from the first to
-        the last possible start.
-    "centre": as "dense", with one clip in the middle.
+    - "uniform": time i is start + (i + (clip + 0.5) / K) (end - start) / T.
+    - "dense": time i is s + i / fps. The K starts s are evenly spaced from the first to the last possible start.
+    - "centre": as "dense", with one clip in the middle.
 
     If the video is shorter than a clip, `short: loop` starts again at its beginning. Otherwise the times run past the
     end of the video, and the decoder repeats the last frame. Times of an interval stay before its end, unless `short`

@@ -19,10 +19,10 @@ MAX_DENOMINATOR = 100_000  # a rate as a fraction, such as 30000/1001
 
 def new_frames(options: ClipOptions, every: int) -> int | None:
     """Returns how many frames of a window are in no earlier window. For example, 4 if a window of 16 frames starts
-    every 4 frames. If a network takes every k-th frame of a window, `every` is k, and only these frames count.
+    every 4 frames. If a network takes every k-th frame, `every` is k, and only these frames count.
 
-    Returns None if windows share no frame, or if the options have no windows. With `hop_seconds` and `fps: native`, the
-    number depends on the video. The result is then 1, the smallest possible number.
+    Returns None if windows share no frame, or if the options have no windows. Returns 1, the smallest possible number,
+    if the number depends on the video (`hop_seconds` with `fps: native`).
     """
     if not options.has_windows:
         return None
@@ -36,14 +36,12 @@ def new_frames(options: ClipOptions, every: int) -> int | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Windows:
-    """The windows of one video, numbered from 0 in the order of time.
+    """The windows of one video, numbered from 0 in the order of time. The option `tail` says what happens at the end of
+    the video:
 
-    The option `tail` says what happens at the end of the video:
-
-    "drop": only whole windows. There are floor((N - W) / h) + 1, or none if N < W.
-    "pad": ceil(N / h) windows. The last windows may reach past the end.
-    "shift": as "drop". If the last window does not reach the end, there is one more window, which ends with the video.
-        This window begins at 0 if N < W.
+    - "drop": only whole windows.
+    - "pad": the last windows may reach past the end.
+    - "shift": as "drop". If the last window does not reach the end, one more window ends with the video.
     """
 
     options: ClipOptions

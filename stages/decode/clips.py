@@ -1,8 +1,7 @@
 """Decodes the frames that networks take from a video. One pass over the file serves all clips and all stages.
 
-Terms in this module: A row is one clip under one crop. A slot is the place of one frame in a row. A pass reads a video
-once, from front to back. The rules decide which frame of a file is shown at which time. `wanted.LATEST_RULES` is the
-version of the rules.
+Terms: A row is one clip under one crop. A slot is the place of one frame in a row. A pass reads a video once, from
+front to back. The rules decide which frame is shown at which time. `wanted.LATEST_RULES` is their version.
 """
 
 import time
@@ -91,20 +90,18 @@ def decode_clips(
     """Decodes the clips `rows` of one video. Returns a list with one entry for each row: the DecodedClip, or the
     DecodeError that says why the row has no clip.
 
-    `path`: the video file, or the folder if the rows are of a folder of numbered images.
-    `rows`: rows of the clip table. A row says which frames the clip has: by number (`target_frames`) or by time.
-    `wanted`: the number of frames of a clip, and the pixels that are needed.
-    `timeout_seconds`: the time limit of one pass over the file. Rows that lack frames then get the error `timeout`.
-    `rules`: the version of the rules that say which frame is shown at a time.
-    `open_videos`: a pool of open videos, or None. With a pool, parts of the video without a wanted frame are skipped
-    where the result stays the same.
-    `clock`: measures the work of this thread. The conversion of frames counts as `stages.clock.CONVERT`.
+    - `path`: the video file, or a folder of numbered images.
+    - `rows`: rows of the clip table. A row names its frames by number (`target_frames`) or by time.
+    - `wanted`: the number of frames of a clip, and the pixels that are needed.
+    - `timeout_seconds`: the time limit of one pass over the file. Rows that lack frames then get the error `timeout`.
+    - `rules`: the version of the rules that say which frame is shown at a time.
+    - `open_videos`: a pool of open videos, or None. With a pool, parts of the video without a wanted frame are skipped
+      if the result stays the same.
+    - `clock`: measures the work of this thread.
 
-    The frame at a time is the last frame that begins at or before the time. If the time is before the first frame of
-    the video, it is the first frame. Times are compared with the tolerance of the container's clock. A row of an
-    interval gets no frame that begins at or after the end of the interval, unless the row has frame numbers.
-
-    If skipping or torchcodec fails, the whole video is read again with PyAV.
+    The frame at a time is the last frame that begins at or before the time, or else the first frame of the video. Times
+    are compared with the tolerance of the container's clock. A row of an interval gets no frame that begins at or after
+    its end, unless the row has frame numbers.
     """
     clock = clock or Clock(DECODE)
     try:

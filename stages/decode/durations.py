@@ -27,11 +27,10 @@ def duration(video: VideoBeingRead, first: VideoFrame) -> float:
 
 def stated_duration(video: VideoBeingRead) -> float | None:
     """Returns the seconds from the first frame to the end of the video stream, as the container states it. Returns None
-    if the container does not state this for the video stream.
+    if the container does not state this.
 
-    Some containers, such as flv, state only one end for all streams together. The result is then None, except for a
-    file that was cut off. A file counts as cut off if all its packets were read and every stream ends before the stated
-    end.
+    Some containers, such as flv, state one end for all streams together. The result is then None, unless the file was
+    cut off: every stream ends before the stated end.
     """
     if (stated := _header_seconds(video)) is not None:
         return stated - video.passed_seconds

@@ -22,10 +22,9 @@ def pixels_of(
     """Returns the FramePixels of the frame `timed_frame` of `video`: an object that returns the frame in the size that
     a caller wants.
 
-    A frame of an OpenVideo is converted to RGB only when a method of the FramePixels needs its pixels. A frame of an
-    OpenImages or a TorchcodecVideo is read at once, and `clock` counts this as decoding. `converter` scales the frames
-    of these two. Raises DecodeError if the frame cannot be read or converted. The methods of the FramePixels may raise
-    DecodeError, too.
+    A frame of an OpenVideo is converted to RGB only when it is needed. A frame of an OpenImages or a TorchcodecVideo is
+    read at once, and `clock` counts this as decoding. `converter` scales such a frame. Raises DecodeError if the frame
+    cannot be read or converted, and so do the methods of the FramePixels.
     """
     if isinstance(video, OpenVideo):
 

@@ -1,9 +1,8 @@
 """Reads a folder of numbered images as a video. Image number i, from 0, is shown at i / rate seconds. Torch-free.
 
-An image is opened only if its pixels are needed. Images are turned as their EXIF data says. An alpha channel is
-dropped. Grey, palette and 16-bit RGB images become 8-bit RGB. Images of other kinds are refused.
-
-A folder with two series of images, along x and y, is optical flow. Its frames have x and y as their first two channels.
+Images become 8-bit RGB, turned as their EXIF data says, without alpha. Images of kinds for which this is not possible
+are refused. A folder with two series of images, along x and y, is optical flow. Its frames have x and y as their first
+two channels.
 """
 
 import os
@@ -160,8 +159,8 @@ def probe_images(folder: str, rate: float, images: NumberedImages | None = None)
     """Returns the Probe of a folder of images that is read as a video with `rate` frames per second: the duration, the
     frame size and the number of frames. Only the header of the first image is read.
 
-    `images` is the result of `images_in`. If it is None, the folder is listed. Raises DecodeError if the first image
-    cannot be read, or if the images are no video, for example because numbers are missing.
+    `images` is the result of `images_in`, or None to list the folder. Raises DecodeError if the first image cannot be
+    read, or if the images are no video, for example because numbers are missing.
     """
     images = images or images_in(folder)
     _require_video(folder, images)
@@ -179,12 +178,10 @@ def _require_video(folder: str, images: NumberedImages) -> None:
 
 
 class OpenImages:
-    """A folder of images that is read as a video, with the methods of `stream.OpenVideo` that decoding of clips needs.
-    `rate` is in images per second. Threads of `pool` read images ahead.
+    """A folder of images that is read as a video. It has the methods of `stream.OpenVideo` that decoding of clips
+    needs. A frame is the position of an image in the folder, an int from 0.
 
-    A frame of an `OpenVideo` is a decoded picture. A frame of an `OpenImages` is the position of an image in the
-    folder, an int from 0. The fields `stated_duration`, `latest` and `sizes` exist only because code that takes an
-    `OpenVideo` reads them.
+    `rate` is in images per second. Threads of `pool` read images ahead.
     """
 
     complaints = ""

@@ -27,11 +27,8 @@ class OpenVideos:
     `lend_new` opens a video and lends it. `lend_open` lends a video that is still open.
 
     A lent video belongs to one thread for a `with` block. After the block the video stays open at the frame where the
-    thread stopped. At most `limit` unused videos stay open. If there are more, the oldest is closed.
-
-    A video is closed after its block if anything went wrong in the video, or if the video was read to its end. A video
-    that was read to its end stays open only if it keeps frames for overlapping windows. Any number of threads may use
-    one OpenVideos. Call `close` at the end.
+    thread stopped, unless anything went wrong or the video ended. At most `limit` unused videos stay open. Call `close`
+    at the end.
     """
 
     def __init__(self, limit: int = 0) -> None:
@@ -43,11 +40,10 @@ class OpenVideos:
     @contextmanager
     def lend_open(self, path: str, first_wanted: FirstWanted, *, waits: bool = False) -> Iterator[OpenVideo | None]:
         """Lends an OpenVideo of the file `path` that an earlier work unit left open, for a `with` block. Lends None if
-        there is no such video, or if the video was read past the first frame that the caller wants.
+        there is no such video, or if it was read past the first frame that the caller wants.
 
         `first_wanted` is a function: tolerance of the times of the video, in seconds -> time of the first wanted frame,
-        in seconds. If `waits` is true and another thread reads an earlier part of the file, the call waits for this
-        thread. So the file is read only once.
+        in seconds. If `waits` is true, the call waits for a thread that reads an earlier part of the file.
         """
         with self._announce(path, first_wanted):
             idle = self._take_open(path, first_wanted, waits=waits)

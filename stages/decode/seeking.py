@@ -1,13 +1,12 @@
-"""Seeks to a later key frame of a video, if it is proved that all frames and times equal those of reading the file from
-its start. Torch-free.
+"""Seeks to a later key frame of a video, if all frames and times are proved to equal those of a reading from the start.
+Torch-free.
 
 Four facts are proved:
 
-- The container states presentation times and has an index, in which time stamps never go back (`key_stamps`).
-- The frames after the key frame need no frame before it, because the codec starts anew there (`starts_anew`). Leading
-  frames, which are stored after the key frame but shown before it, are dropped.
-- Times are right: time 0 is the first frame of the file, which was decoded before the seek. A later time is the stamp
-  of a frame minus the stamp of the first frame, and stamps must continue in order (`Seeker.accepts`).
+- The file has an index with presentation times that never go back (`key_stamps`).
+- The codec starts anew at the key frame, so later frames need no earlier frame (`starts_anew`). Frames that are stored
+  after the key frame but shown before it are dropped.
+- The time of a frame is its stamp minus the stamp of the first frame, and stamps continue in order (`Seeker.accepts`).
 - The decoder has no complaint, except about the skipped frames.
 """
 
@@ -61,11 +60,11 @@ class Seeker:
         return self._key_pts is not None
 
     def seek(self, after_seconds: float, seconds: float, packets: Iterator["Packet[Any]"]) -> "Packet[Any] | None":
-        """Seeks to the last key frame at or before the wanted time `seconds`. Returns the packet of this key frame.
+        """Seeks to the last key frame at or before the time `seconds`. Returns the packet of this key frame.
 
         `after_seconds` is the time of the frame that was read last. `packets` iterates over the packets of the file.
-        Returns None, without a seek, if the seek would skip at most MIN_SKIP_SECONDS or if the times of the file are
-        not reliable. Raises SeekLost if the key frame is not where the index of the file says.
+        Returns None, without a seek, if at most MIN_SKIP_SECONDS would be skipped or if the times of the file are not
+        reliable. Raises SeekLost if the key frame is not where the index says.
         """
         timeline = self._timeline
         if not isinstance(timeline, Timeline) or not timeline.is_straight or (zero := timeline.zero_seconds) is None:
@@ -174,15 +173,14 @@ def _in_order(stream: VideoStream) -> list[int]:
 
 
 def starts_anew(codec: str, extradata: bytes, content: bytes) -> bool:
-    """Returns whether decoding can start at a key frame: whether all frames that are shown after the key frame can be
-    decoded without the frames before it.
+    """Returns whether decoding can start at a key frame, so that all frames shown after it are right.
 
-    `codec`: FFmpeg's name of the codec, such as "h264".
-    `extradata`: the header of the codec in the file.
-    `content`: the packet of the key frame.
+    - `codec`: FFmpeg's name of the codec, such as "h264".
+    - `extradata`: the header of the codec in the file.
+    - `content`: the packet of the key frame.
 
     An H.264 packet must have an IDR picture, or a message that all pictures from here on are right. A HEVC packet must
-    have a random access picture. For other codecs the result is always True.
+    have a random access picture. Other codecs always can.
     """
     if codec not in ("h264", "hevc"):
         return True

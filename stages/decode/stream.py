@@ -157,9 +157,8 @@ class OpenVideo:
         """Yields a TimedFrame (a frame and its time) for each frame of the video, in the order in which the frames are
         shown. Each call continues where the last call ended.
 
-        A frame that cannot be decoded is left out, and `complaints` says so. Raises DecodeError (`timeout`) once
-        time.monotonic() is later than `deadline`. Raises SeekLost after a seek if the frames may differ from the frames
-        of a reading without a seek.
+        A frame that cannot be decoded is left out, and `complaints` says so. Raises DecodeError (`timeout`) if
+        time.monotonic() passes `deadline`. Raises SeekLost if the frames after a seek may be wrong.
         """
         for frame in self._decoded():
             if time.monotonic() > deadline:
@@ -183,9 +182,8 @@ class OpenVideo:
         """Seeks to the last key frame at or before the time `seconds`, to skip a part of the video. Returns whether a
         part was skipped.
 
-        Does not seek if the skipped part would be short, or if the frames after a seek might be wrong. Raises SeekLost
-        if the seek led to another place than the index of the file says. Then the caller has to read the video from the
-        start.
+        Does not seek if the part is short, or if the frames after a seek might be wrong. Raises SeekLost if the seek
+        led to a wrong place. The caller then has to read the video from the start.
         """
         assert self.latest is not None
         if seconds - self.latest.seconds < seeking.MIN_SKIP_SECONDS or not self.is_clean:

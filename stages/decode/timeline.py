@@ -69,8 +69,7 @@ def slack_seconds(tick_seconds: float, frame_period: float) -> float:
     a time still counts as shown at the time.
 
     `tick_seconds` is one tick of the container's clock, and `frame_period` is the time from frame to frame. The result
-    is `tick_seconds`, because containers round times to their clock. If a tick is longer than a quarter of
-    `frame_period`, the result is only the rounding error of floats.
+    is `tick_seconds`, or only the rounding error of floats if a tick is longer than a quarter of `frame_period`.
     """
     return max(tick_seconds, FLOAT_NOISE_SECONDS) if tick_seconds < frame_period / 4 else FLOAT_NOISE_SECONDS
 
@@ -79,11 +78,11 @@ def first_stamps(
     container: InputContainer, stream: VideoStream, packets: Iterator["Packet[Any]"]
 ) -> tuple[list[int], Iterator["Packet[Any]"]]:
     """Returns (time stamps of the first frames, iterator over all packets of the file). The stamps are in ticks of the
-    container's clock. The number of stamps depends on the container:
+    container's clock. The container decides their number:
 
-    mp4 and mov: the first MAX_STAMPS stamps in the index of the file.
-    ts, mpg and flv: the stamps of the first MAX_PACKETS video packets, which are read from `packets`.
-    other containers, and clocks with a tick longer than 1/8 ms: no stamps.
+    - mp4 and mov: the first MAX_STAMPS stamps in the index of the file.
+    - ts, mpg and flv: the stamps of the first MAX_PACKETS video packets, which are read from `packets`.
+    - others, and clocks with a tick longer than 1/8 ms: no stamps.
 
     If reading fails, the iterator raises the error after the last packet that was read.
     """
@@ -113,13 +112,12 @@ def _raising(error: Exception) -> Iterator["Packet[Any]"]:
 
 
 def are_copied(stamps: Sequence[int], tick_seconds: float) -> bool:
-    """Returns whether the time stamps of a file were probably rounded to whole milliseconds. Stamps are rounded if a
-    video is copied from one container to another. For example, 0, 33, 67 ms look rounded. But 0, 40, 80 ms are exact
-    stamps of 25 frames per second.
+    """Returns whether the time stamps of a file were probably rounded to whole milliseconds, by a copy from another
+    container. For example, 0, 33, 67 ms look rounded. But 0, 40, 80 ms are exact stamps of 25 frames per second.
 
-    `stamps` are the time stamps of the first frames, in ticks of `tick_seconds`. Stamps at the very start are ignored,
-    because programs that copy videos may write wrong stamps there. The result is True if all later stamps are whole
-    milliseconds apart, to within one tick, and if these milliseconds have no common divisor above 1.
+    `stamps` are the time stamps of the first frames, in ticks of `tick_seconds`. Stamps at the very start are ignored.
+    The result is True if all later stamps are whole milliseconds apart, to within one tick, and if these milliseconds
+    have no common divisor above 1.
     """
     later = stamps[min(MAX_REORDERED, len(stamps) // 2) :]
     passed = [(stamp - later[0]) * tick_seconds / COPIED_TICK_SECONDS for stamp in later]
@@ -184,14 +182,11 @@ class ShownTimes(Protocol):
 
 class Timeline:
     """Computes the times at which the frames of one video stream are shown. The caller passes the frames in the order
-    in which the decoder returns them.
+    in which the decoder returns them. No time is earlier than the time before it.
 
-    Every frame gets a time, and no time is earlier than the time before it. A file may hold several recordings, joined
-    end to end. The first frame of a later recording is shown one frame period after the last frame of the recording
-    before.
-
-    `first_stamps` are the time stamps at the start of `stream`, in its ticks. `complaints` has sentences for messages:
-    that the file states no frame rate, or that its times are out of order.
+    A file may hold several recordings, joined end to end. A later recording begins one frame period after the last
+    frame of the recording before. `first_stamps` are the time stamps at the start of `stream`, in its ticks.
+    `complaints` has sentences for messages, for example that times are out of order.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream, first_stamps: Sequence[int] = ()) -> None:

@@ -107,13 +107,10 @@ def read_table(path: str, deadline: float = float("inf")) -> FrameTable | None:
     """Reads all packets of the video at `path` and returns its FrameTable. Returns None if torchcodec might show other
     pictures than PyAV.
 
-    torchcodec decodes only files with all of these properties. The container is mp4, mov, mkv or webm. Each packet
-    holds one picture, has a time of its own, and is not marked as damaged. The pictures have 8 bits in 4:2:0, even
-    sides, and are not mirrored. The first frame is a key frame. The file is as long as it states, and FFmpeg does not
-    complain.
+    torchcodec decodes only mp4, mov, mkv and webm files with 8 bits in 4:2:0, even sides and no mirroring. Each packet
+    must hold one picture with its own time. The file must begin with a key frame and be undamaged.
 
-    Raises DecodeError if the video cannot be opened, and DecodeError (`timeout`) once time.monotonic() is later than
-    `deadline`.
+    Raises DecodeError if the video cannot be opened, or if time.monotonic() passes `deadline` (`timeout`).
     """
     with open_video(path) as video:
         first = next(video.frames(deadline), None)
@@ -184,12 +181,8 @@ def _mapping(packets: list[tuple[int, int, bool]]) -> str:
 
 
 class TorchcodecVideo:
-    """A video that torchcodec decodes, with the methods of `stream.OpenVideo` that decoding of clips needs. `device` is
-    "cpu", "cuda" or "cuda:<index>".
-
-    A frame of an `OpenVideo` is a decoded picture. A frame of a `TorchcodecVideo` is the number of the frame in the
-    video, an int from 0. The fields `complaints`, `latest` and `sizes` exist only because code that takes an
-    `OpenVideo` reads them.
+    """A video that torchcodec decodes, with the methods of `stream.OpenVideo` that decoding of clips needs. A frame is
+    its number in the video, an int from 0. `device` is "cpu", "cuda" or "cuda:<index>".
 
     Raises DecodeError if the video cannot be opened, or if time.monotonic() passes `deadline` before all packets were
     read (`timeout`). Raises LeftToPyAVError if PyAV has to decode the video.

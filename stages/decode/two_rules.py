@@ -19,18 +19,16 @@ Change = Literal["none", "times", "frames", "unread"]
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Says how the latest rules for reading videos change the frames of one row, compared with older rules.
+    """Says how the latest rules for reading videos change the frames of one row, compared with older rules. `change` is
+    one of these words:
 
-    `change` is one of these words:
+    - "none": the same frames at the same times.
+    - "times": the same frames at other times or with other numbers.
+    - "frames": other frames, or an error under only one of the rules.
+    - "unread": neither version of the rules can read the video.
 
-    "none": the same frames at the same times.
-    "times": the same frames, but their times or their numbers in the video changed.
-    "frames": other frames, or frames in place of an error, or an error in place of frames.
-    "unread": neither version of the rules can read the video.
-
-    `words` describes a change of the kinds "frames" and "unread". `frame_times` are the times of the T frames in
-    seconds by the latest rules, [T], or None if the latest rules cannot read the video. `old_times` are the times by
-    the older rules, [T], for the kinds "none" and "times". Otherwise `old_times` is None.
+    `words` describes "frames" and "unread". `frame_times` [T] are the times in seconds by the latest rules, or None.
+    `old_times` [T] are the times by the older rules, for "none" and "times".
     """
 
     change: Change
@@ -43,11 +41,10 @@ def compare(path: str, old: Sequence[ClipRow], new: Sequence[ClipRow], wanted: W
     """Decodes the rows of a video by two versions of the rules for reading videos: version `rules`, and the latest
     version. Returns one Comparison for each row.
 
-    `path`: the video file.
-    `old`: the rows as a cache of version `rules` stores them.
-    `new`: the same rows in the same order, with the target times that the latest rules compute.
-    `wanted`: how many frames a row has, and how frames are decoded.
-    `rules`: the older version.
+    - `path`: the video file.
+    - `old`: the rows as a cache of version `rules` stores them.
+    - `new`: the same rows, with the target times that the latest rules compute.
+    - `wanted`: how many frames a row has, and how frames are decoded.
     """
     before = decode_clips(path, old, wanted, NO_LIMIT, rules)
     after = decode_clips(path, new, wanted, NO_LIMIT)

@@ -65,10 +65,9 @@ class VideoBoxes:
 def read_boxes(path: Path, frames: str, classes: Sequence[str] | None = None) -> VideoBoxes:
     """Reads the boxes of one video from the file `path` (.json or .npz). Returns a VideoBoxes.
 
-    `frames` is "seconds" if the file has the time of each frame in seconds, or "index" if it has the number of each
-    frame. `classes` are the names of the classes. If they are given, each box must have a label.
-
-    Raises BoxFileError if the content is not a list of boxes. Raises OSError if the file cannot be read.
+    `frames` is "seconds" if the file has the time of each frame, or "index" if it has the number of each frame. If
+    `classes`, the names of the classes, are given, each box must have a label. Raises BoxFileError if the content is
+    not a list of boxes. Raises OSError if the file cannot be read.
     """
     try:
         return (_from_json if path.suffix == ".json" else _from_npz)(path, frames, classes)
@@ -156,9 +155,8 @@ def boxes_in_pixels(video_boxes: VideoBoxes, options: FileOptions, width: int, h
     """Converts the boxes of a file to (x1, y1, x2, y2) in pixels of the video. Returns float32 [boxes, 4].
 
     `video_boxes` is the content of the file. `options` states the format and the units of its boxes. The video has
-    `width` x `height` px. Boxes are clipped to the frame, so a box may have no area afterwards. Raises BoxFileError if
-    a box has a negative size or lies completely outside the frame. The format or the units in `options` must then be
-    wrong.
+    `width` x `height` px. Boxes are clipped to the frame. Raises BoxFileError if a box has a negative size or lies
+    outside the frame, because the format or the units must then be wrong.
     """
     sides = np.array([width, height], np.float64)
     boxes: np.ndarray = video_boxes.boxes * (1 if options.units == "px" else np.tile(sides, 2))

@@ -141,11 +141,9 @@ IGNORED = ("roi_heads.", *OLD_BUFFERS)  # prefixes of keys to leave out: a detec
 def build_proposer(model: str, weights: str) -> Proposer:
     """Returns the proposal network `model`, frozen, in evaluation mode, on the CPU, in float32.
 
-    `weights` is a name of the catalogue, a local file, or `random:<seed>`. A tensor of the file is not loaded if its
-    name begins with one of IGNORED. Every other tensor of the file must belong to the network.
-
-    Raises ValueError if there is no such network. Raises WeightsError if the weights cannot be read or do not belong to
-    the network.
+    `weights` is a name of the catalogue, a local file, or `random:<seed>`. Tensors whose names begin with one of
+    IGNORED are not loaded. Raises ValueError if there is no such network. Raises WeightsError if the weights cannot be
+    read, or if a tensor does not belong to the network.
     """
     network = entry(model)
     with drawing(weights):

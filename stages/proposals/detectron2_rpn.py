@@ -156,11 +156,11 @@ class Pyramid(nn.Module):
 
 
 class RpnHead(nn.Module):
-    """The head of detectron2's proposal network. The input is a list with the map of each pyramid level. The result is
-    two lists with one tensor for each level: objectness logits [F, A, H, W] and box deltas [F, 4A, H, W].
+    """The head of detectron2's proposal network. `forward` takes a list with the map of each pyramid level. It returns
+    two lists with one tensor for each level: objectness logits [F, A, H, W] and box deltas [F, 4A, H, W], for F frames
+    and A anchors per cell.
 
-    F is the number of frames. A map has H rows and W columns, with A anchors per cell. `channels` is the number of
-    channels of each map.
+    `channels` is the number of channels of each map.
     """
 
     def __init__(self, channels: int) -> None:
@@ -234,12 +234,11 @@ class Detectron2Proposer(nn.Module):
 
 
 def level_anchors(grids: Sequence[Sequence[int]], device: torch.device) -> Iterator[Tensor]:
-    """Yields the anchors of each pyramid level, [H*W*A, 4] on `device`, for a map of H rows and W columns with A
-    anchors per cell. An anchor is (x1, y1, x2, y2) in pixels of the network's input. `grids` has (H, W) of each level,
-    from the finest to the coarsest.
+    """Yields the anchors of each pyramid level, [H*W*A, 4] on `device`, for A anchors per cell. An anchor is (x1, y1,
+    x2, y2) in pixels of the network's input. `grids` has (H, W) of each level, from the finest to the coarsest.
 
     Anchors are ordered by row, then by column, then by their number in the cell. The centre of an anchor is (column,
-    row) times the stride of the level in px. Corners are not rounded to whole pixels, as in detectron2.
+    row) times the stride of the level. As in detectron2, corners are not rounded.
     """
     for (rows, columns), stride, side in zip(grids, STRIDES, ANCHOR_SIDES, strict=True):
         y, x = (torch.arange(0, n * stride, stride, dtype=torch.float32, device=device) for n in (rows, columns))

@@ -62,8 +62,8 @@ class GenomeBoxes:
 
 
 def boxes_of(frame: GenomeFrame, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (boxes [n, 4] float32, scores [n] float32) of an annotated frame. Visible objects come first, in the
-    order of the file, then persons by descending score.
+    """Returns (boxes [n, 4] float32, scores [n] float32) of an annotated frame. Visible objects come first, then
+    persons by descending score.
 
     Boxes are (x1, y1, x2, y2) in pixels of the video, which has `width` x `height` px. Boxes are clipped to the frame,
     and boxes without area are left out. Raises ProposalError if the annotated frame has another aspect ratio than the

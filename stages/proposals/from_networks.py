@@ -21,9 +21,9 @@ FRAMES_TOGETHER = {"cpu": 4, "cuda": 32}
 class NetworkSource:
     """A source of proposals that runs a network of the catalogue, `options.network`, on the device `device`.
 
-    The network takes several frames of a clip at once, as long as they have at most PIXELS_PER_PASS pixels together. A
-    network of detectron2 takes one frame at a time. Raises WeightsError if the weights cannot be read or do not belong
-    to the network. Raises UsageError if the device cannot compute in the precision of the options.
+    The network takes several frames of a clip at once, with at most PIXELS_PER_PASS pixels together. A network of
+    detectron2 takes one frame at a time. Raises WeightsError if the weights cannot be read or do not belong to the
+    network. Raises UsageError if the device cannot compute in the precision of the options.
     """
 
     def __init__(self, options: TorchvisionOptions | TinyOptions | CheckpointOptions, device: torch.device) -> None:

@@ -44,15 +44,12 @@ class Proposals:
 def candidates(
     logits: Sequence[Tensor], deltas: Sequence[Tensor], anchors: Sequence[Tensor], pre_nms_top: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Chooses the best candidates for boxes of each frame, at most `pre_nms_top` of each pyramid level. Returns (boxes
-    [F, K, 4], logits [F, K], numbers of the levels [K]) of the K candidates.
+    """Chooses the best boxes of each frame, at most `pre_nms_top` of each pyramid level. Returns (boxes [F, K, 4],
+    logits [F, K], numbers of the levels [K]) of the K candidates, ordered by level.
 
-    `logits`, `deltas` and `anchors` have one tensor per level. The map of a level has H rows and W columns, with A
-    anchors per cell. `logits` is [F, A, H, W] for F frames. `anchors` is [H*W*A, 4], as (x1, y1, x2, y2) in pixels of
-    the network's input. `deltas` is [F, 4A, H, W]: the shift and scaling of each anchor, 4 numbers one after the other.
-
-    The returned boxes have the form and unit of the anchors. The K candidates of a frame are those of the first level,
-    then those of the next level, and so on.
+    `logits`, `deltas` and `anchors` have one tensor per level. `logits` is [F, A, H, W] for F frames and A anchors per
+    cell. `anchors` is [H*W*A, 4], as (x1, y1, x2, y2) in pixels of the network's input, like the returned boxes.
+    `deltas` is [F, 4A, H, W]: the shift and scaling of each anchor.
     """
     codes, origins, scores, levels = [], [], [], []
     for level, (logit, delta, anchor) in enumerate(zip(logits, deltas, anchors, strict=True)):
@@ -80,13 +77,12 @@ def select(
     """Selects the `top` best boxes of each of F frames by non-maximum suppression (NMS) within each pyramid level.
     Returns Proposals.
 
-    A frame has K candidates. `boxes` [F, K, 4] are (x1, y1, x2, y2) in pixels of the frame. `scores` [F, K] are logits.
-    `levels` [K] has the number of the level of each candidate. `nms_threshold` is the overlap (IoU) above which NMS
-    drops the box with the lower score.
+    `boxes` [F, K, 4] are (x1, y1, x2, y2) in pixels of the frame, for K candidates. `scores` [F, K] are logits.
+    `levels` [K] are the numbers of the levels. If the overlap (IoU) of two boxes is above `nms_threshold`, the box with
+    the lower score is dropped.
 
-    Boxes are clipped to the frame, whose `size` is (height, width) in pixels. A box is dropped if it is empty or not
-    finite, or if the sigmoid of its score is less than `score_threshold`. Candidates of equal scores stay in their
-    order.
+    Boxes are clipped to the frame, whose `size` is (height, width). A box is dropped if it is empty or not finite, or
+    if the sigmoid of its score is less than `score_threshold`. Candidates of equal scores stay in their order.
     """
     finite = boxes.isfinite().all(-1) & scores.isfinite()
     boxes = clip_boxes_to_image(boxes, size)
@@ -112,12 +108,8 @@ def remaining(boxes: Tensor, scores: Tensor, levels: Tensor, nms_threshold: floa
     """Runs non-maximum suppression (NMS) within each pyramid level. Returns the indices of the `top` best boxes that
     remain. The result is `batched_nms(...)[:top]` of torchvision.
 
-    `boxes` [K, 4] are ordered by `scores` [K], best first. `levels` [K] has the number of the level of each box.
-    `nms_threshold` is the overlap (IoU) above which NMS drops the box with the lower score. Boxes of equal scores stay
-    in their order.
-
-    Only a better box can suppress a box. So on a CPU, the search among the best candidates ends as soon as `top` boxes
-    remain.
+    `boxes` [K, 4] are ordered by `scores` [K], best first. `levels` [K] are the numbers of the levels. If the overlap
+    (IoU) of two boxes is above `nms_threshold`, the box with the lower score is dropped.
     """
     if boxes.is_cuda or boxes.numel() <= SHIFTED_NUMBERS:  # overlaps of boxes that are moved apart differ by rounding
         best: Tensor = batched_nms(boxes, scores, levels, nms_threshold)[:top]

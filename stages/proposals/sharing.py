@@ -1,9 +1,9 @@
-"""Computes the proposals of each distinct frame of a shard once, even if clips or crops share the frame.
+"""Computes the proposals of each distinct frame of a shard once, even if clips or crops share the frame. Imports no
+torch.
 
-A proposal network runs on groups of frames, the runs. Each distinct frame of a shard has one place: a run, and a
-position among the frames of the run. Places follow from the rows of the shard and the batch size alone. So the bytes of
-a frame do not depend on which clips failed, were retried or are in the cache already. Places without a frame are 0.
-Imports no torch.
+A proposal network runs on groups of frames, the runs. Each distinct frame has one place: a run, and a position in the
+run. Places depend only on the rows of the shard and the batch size. So the bytes of a frame do not depend on which
+clips failed, were retried or are in the cache already.
 
 Shapes: T frames of a clip that the network takes, h rows and w columns of a frame.
 """
@@ -42,20 +42,18 @@ class FramePlace(NamedTuple):
 
 
 class PlacesInRuns:
-    """Assigns a place to each distinct frame of a shard: a run of the network, and a position in the run. `rows` are
-    the rows of the shard.
+    """Assigns a place to each distinct frame of a shard: a run of the network, and a position in the run. A run is a
+    set of frames that the network takes at once. The frames of a run have the same size, and occur first in the same
+    batch.
 
-    The network takes every `every`-th frame of a clip. A batch has `batch_size` rows. A run is a set of frames that the
-    network takes at once. A run has the frames of as many clips as fit into `frames_together` frames, but at least of
-    one clip. If `frames_together` is 1, each run has one frame. All frames of a run belong to one group: they have the
-    same size, and occur for the first time in the same batch. The last run of a group may have fewer clips.
+    `rows` are the rows of the shard. The network takes every `every`-th frame of a clip. A batch has `batch_size` rows.
+    A run has whole clips with at most `frames_together` frames, but at least one clip. If `frames_together` is 1, each
+    run has one frame.
 
-    The results are attributes:
-
-    `of_row`: the list of frames of each row. A frame is a tuple that identifies it: file, interval, and time or number.
-    The list is empty if the video of the row could not be opened.
-    `place_of`: {frame: FramePlace}.
-    `last_row`: {frame: index of the last row that has the frame}.
+    - `of_row`: the frames of each row. A frame is a tuple that identifies it: file, interval, and time or number. The
+      list is empty if the video could not be opened.
+    - `place_of`: {frame: FramePlace}.
+    - `last_row`: {frame: index of the last row that has the frame}.
     """
 
     def __init__(self, rows: Sequence[ClipRow], every: int, batch_size: int, frames_together: int) -> None:

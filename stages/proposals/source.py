@@ -121,11 +121,10 @@ class ProposalError(Exception):
 
 class ProposalSource(Protocol):
     """A source of region proposals, such as a network or files of boxes. For each frame it returns the best boxes, at
-    most as many as its option `top`, by descending score.
+    most `top` of them, by descending score.
 
-    Boxes are (x1, y1, x2, y2) in pixels of the video. Boxes lie within the frame and have an area. The boxes of a frame
-    depend on this frame alone. Two calls with the same frame return the same boxes.
-    tests/stages/proposals/source_contract.py tests these rules.
+    Boxes are (x1, y1, x2, y2) in pixels of the video. They lie within the frame and have an area. They depend on their
+    frame alone. tests/stages/proposals/source_contract.py tests these rules.
     """
 
     @property

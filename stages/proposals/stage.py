@@ -102,7 +102,7 @@ class Proposals(StageKind):
 
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
         """Checks the proposals of one shard. Yields (array name, kind of problem) for each array with an impossible
-        value, such as a count above N or scores that rise from one box to the next.
+        value, such as a count above N.
 
         `ok` is {array name: rows of the n clips that did not fail}: boxes [n, T, N, 4], scores [n, T, N], count [n, T],
         and perhaps labels [n, T, N], for T frames with at most N boxes.

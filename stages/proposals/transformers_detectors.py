@@ -149,8 +149,8 @@ def read_detector(model: str) -> Detector:
     """Returns the description of the detector `model`, from the files in its folder.
 
     `model` is `transformers/` and the path of a folder, or `transformers/` and the id of a repository in the hub's
-    local cache. Raises ValueError if there is no such folder, if the folder has no detector that kinegraph knows, if
-    the folder has code, or if kinegraph cannot do what the processor of the detector does.
+    local cache. Raises ValueError if there is no such folder, if its detector or processor is not supported, or if the
+    folder has code.
     """
     folder = find_folder(model.removeprefix(TRANSFORMERS_PREFIX))
     files = (folder / name for name in (CONFIG, *OF_IMAGES))

@@ -25,16 +25,16 @@ def regions_of_clips(
     """Computes the region features of B clips: one vector of C channels for each box. Returns a RegionBatch with
     `features` [B, T, N, C], for T maps of a clip and N boxes in a frame.
 
-    `maps`: [B, T, C, H, W], the output of a backbone at the tap `tap`.
-    `boxes`: [B, T_p, N, 4], (x1, y1, x2, y2) in pixels of the video, for T_p frames with boxes. T_p is a multiple of T.
-    Map t reads the boxes of frame t * T_p / T, or of the frame that `Tap.frames_of_maps` names.
-    `count`: [B, T_p], the number of boxes in each frame.
-    `seen`: [B, 4] float64, the rectangle (x1, y1, x2, y2) of the video that the network saw, in pixels. The network saw
-    it as a square of `input_size` px, mirrored if x1 > x2.
-    `options`: the options of region features. If `options.grid` is true, the result also has `grid` [B, T, N, C, S, S],
-    the S x S bins into which RoIAlign divides each box. S is `options.size`.
-    `places`: [2, n] int64, the places of the n valid boxes. Row 0 has the index of the map of each box among all B * T
-    maps. Row 1 has the index of the box in its frame. If `places` is None, it is computed from `count`.
+    - `maps`: [B, T, C, H, W], the output of a backbone at the tap `tap`.
+    - `boxes`: [B, T_p, N, 4], (x1, y1, x2, y2) in pixels of the video, for T_p frames with boxes, a multiple of T. Map
+      t reads frame t * T_p / T, or the frame that `Tap.frames_of_maps` names.
+    - `count`: [B, T_p], the number of boxes in each frame.
+    - `seen`: [B, 4] float64, the rectangle (x1, y1, x2, y2) of the video that the network saw as a square of
+      `input_size` px. It is mirrored if x1 > x2.
+    - `options`: the options of region features. If `options.grid` is true, the result also has `grid` [B, T, N, C, S,
+      S], the S x S bins of each box, with S = `options.size`.
+    - `places`: [2, n] int64, the indices (map, box) of the n valid boxes. The index of a map is from 0 to B * T - 1. If
+      `places` is None, it is computed from `count`.
     """
     at = tap.frames_of_maps(maps.shape[1], boxes.shape[1])
     projected = on_input(boxes[:, at].double(), seen[:, None, None], input_size).float() - tap.offset_px

@@ -16,11 +16,10 @@ def boxes_in_crop(
     boxes: Float32Array, scores: Float32Array, count: int, crop: Sequence[float], top: int
 ) -> tuple[Float32Array, Float32Array, int]:
     """Chooses the boxes that overlap the rectangle `crop`. Returns (boxes [top, 4], scores [top], k). The first k rows
-    are the chosen boxes and their scores, in the order of the input. All further rows are 0.
+    are the chosen boxes, in the order of the input. All further rows are 0.
 
     `boxes` [N, 4] and `crop` are (x1, y1, x2, y2) in pixels of the video. `scores` is [N]. Only the first `count` boxes
-    are read. If more than `top` boxes overlap the crop, only the first `top` of them are returned. Boxes are not
-    clipped to the crop.
+    are read, and only the first `top` overlapping boxes are returned. Boxes are not clipped to the crop.
     """
     seen = boxes[:count]
     kept = np.flatnonzero(overlaps(seen, crop))[:top]
@@ -33,9 +32,8 @@ def boxes_in_crop(
 def overlaps(boxes: Any, crop: Sequence[Any]) -> Any:
     """Returns bool [...]: for each of `boxes` [..., 4], whether the box and the rectangle `crop` share an area.
 
-    Boxes and crop are (x1, y1, x2, y2) in the same pixels. `boxes` is an array or a tensor. `crop` has four numbers,
-    with x1 <= x2 and y1 <= y2. If each box has a crop of its own, `crop` has four arrays or tensors, with one number
-    for each box.
+    Boxes and crop are (x1, y1, x2, y2) in the same pixels, as arrays or tensors. `crop` has four numbers. If each box
+    has its own crop, `crop` has four arrays [...].
     """
     x1, y1, x2, y2 = crop
     width = boxes[..., 2].clip(max=x2) - boxes[..., 0].clip(min=x1)
@@ -45,13 +43,11 @@ def overlaps(boxes: Any, crop: Sequence[Any]) -> Any:
 
 def on_input(boxes: Any, crop: Any, size: int) -> Any:
     """Transforms boxes of a video into boxes of a network's input, which is the crop resized to `size` x `size` px.
+    Returns [..., 4] in pixels of the input, clipped to the input.
 
     `boxes` [..., 4] and `crop` [..., 4] are (x1, y1, x2, y2) in pixels of the video, both arrays or both tensors.
-    `crop` holds one crop for all boxes, or one crop for each box. A crop with x1 > x2 is mirrored: the network sees its
-    pixels from right to left.
-
-    Returns the boxes [..., 4] in pixels of the input, clipped to the input. With a mirrored crop, the boxes are
-    mirrored too. The result has the precision of `boxes` and `crop`.
+    `crop` holds one crop for all boxes, or one crop for each box. If x1 > x2, the crop is mirrored, and so are the
+    boxes.
     """
     # Slices in place of lists of indexes, which a GPU would wait for. The axes are (boxes ..., corner, x or y).
     corners = boxes.reshape(*boxes.shape[:-1], 2, 2)

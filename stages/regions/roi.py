@@ -48,17 +48,17 @@ def region_features(
     """Computes the features of N boxes in each of T frames by RoIAlign. Returns a RegionBatch. Boxes that are not valid
     get zeros. Gradients flow to `maps`.
 
-    `maps`: [T, C, H, W], one map of a backbone for each frame.
-    `boxes`: [T, N, 4], (x1, y1, x2, y2) in pixels of the backbone's square input. The centre of the first pixel is at
-    0.5.
-    `valid`: bool [T, N], whether a box is valid.
-    `stride`: the side of a map cell in pixels of the input.
-    `size`: each box is divided into `size` x `size` bins. A bin takes as many samples along an axis as it covers map
-    cells, rounded up.
-    `reduce`: "max" or "mean", how the bins of a box become one vector.
-    `with_grid`: whether the result also has the bins.
-    `places`: [2, n] int64, the frame and the index of each of the n valid boxes, in the order of `valid.nonzero()`. If
-    `places` is None, it is computed from `valid`, and the CPU waits for a GPU to finish.
+    - `maps`: [T, C, H, W], one map of a backbone for each frame.
+    - `boxes`: [T, N, 4], (x1, y1, x2, y2) in pixels of the backbone's square input. The centre of the first pixel is at
+      0.5.
+    - `valid`: bool [T, N], whether a box is valid.
+    - `stride`: the side of a map cell in pixels of the input.
+    - `size`: each box is divided into `size` x `size` bins. A bin takes as many samples along an axis as it covers map
+      cells, rounded up.
+    - `reduce`: "max" or "mean", how the bins of a box become one vector.
+    - `with_grid`: whether the result also has the bins.
+    - `places`: [2, n] int64, the indices (frame, box) of the n valid boxes. If `places` is None, it is computed from
+      `valid`.
     """
     from torchvision.ops import roi_align  # takes as long to import as torch; most heads read no map
 

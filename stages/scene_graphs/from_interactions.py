@@ -86,12 +86,11 @@ def _video_graphs(seed: int, split: str, index: int) -> tuple[np.ndarray, Relati
 
 
 def relations_to_person(boxes: np.ndarray) -> Relations:
-    """Returns the Relations of K - 1 objects to the person in each of T frames: which relations each object has, and
-    its distance in pixels. Both are computed from the boxes.
+    """Returns the Relations of K - 1 objects to the person in each of T frames. They are computed from the boxes.
 
-    `boxes` [T, K, 4] are (x1, y1, x2, y2) in pixels, with y growing downwards. Box 0 is that of the person. All boxes
-    must be squares. The gap between two boxes is the distance between the largest discs inside the boxes. The relations
-    "approaching", "leaving" and "moving_together" compare each frame with the frame before.
+    `boxes` [T, K, 4] are (x1, y1, x2, y2) in pixels. Box 0 is that of the person. All boxes must be squares. The gap
+    between two boxes is the distance between the largest discs inside the boxes. The relations "approaching", "leaving"
+    and "moving_together" compare each frame with the frame before.
     """
     centres, sizes = (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2] - boxes[..., 0]
     offsets = centres[:, 1:] - centres[:, :1]  # [T, K - 1, 2]

@@ -67,12 +67,11 @@ class SceneGraphs(StageKind):
         return GraphRunner(_options(recipe), recipe.dataset, self.file_of(recipe, key))
 
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
-        """Yields (name of the array, kind of problem) for each array with an impossible value, such as a relation of an
-        object that has no edge to the person.
+        """Checks the scene graphs of one shard. Yields (array name, kind of problem) for each array with an impossible
+        value, such as a relation of an object that has no edge to the person.
 
-        `ok` is {name of the array: rows of a shard that did not fail}. For n rows, `times` and `count` are [n, T],
-        `objects` and `linked` are [n, T, M], and `relations` is [n, T, M, R], for up to T graphs of up to M objects,
-        and R relations.
+        `ok` is {array name: rows of the n clips that did not fail}: `times` and `count` [n, T], `objects` and `linked`
+        [n, T, M], and `relations` [n, T, M, R], for at most T graphs of at most M objects, and R relations.
         """
         times, count, objects, linked, relations = (ok[f"graphs/{name}"] for name in PARTS)
         places = np.arange(objects.shape[-1])

@@ -13,14 +13,12 @@ def link(boxes: np.ndarray, scores: np.ndarray, count: np.ndarray, min_iou: floa
     int32 [T, N] for T frames with at most N boxes, and -1 where there is no box.
 
     `boxes` [T, N, 4] are (x1, y1, x2, y2) in pixels of the video. `scores` is [T, N]. Only the first `count` [T] boxes
-    of a frame are valid. A box can continue the track of a box of the previous frame if the IoU of this pair is at
-    least `min_iou`. A box continues at most one track. A track is continued by at most one box of each frame. A box
-    that continues no track begins a track.
+    of a frame are valid. A box may continue the track of a box of the previous frame if their IoU is at least
+    `min_iou`. A track has at most one box in each frame. A box that continues no track begins a track.
 
-    Pairs with the largest IoU are chosen first. Among pairs of equal IoU, the pair with the higher score of its box in
-    the later frame comes first. If the scores are equal too, the lower index of the box in the later frame decides,
-    then that of the box in the earlier frame. Tracks are numbered from 0 by their first frame, then by the index of
-    their box in that frame.
+    Pairs with the largest IoU are chosen first. Ties go to the higher score of the box in the later frame, then to its
+    lower index, then to the lower index in the earlier frame. Tracks are numbered from 0 by their first frame, then by
+    the index of their box in that frame.
     """
     ids = np.full(scores.shape, NO_BOX, np.int32)
     num_tracks, last = 0, np.empty((0, 4), np.float32)

@@ -43,15 +43,13 @@ class Tracks(StageKind):
         return TrackRunner(recipe.tracks)
 
     def problems(self, ok: Rows) -> Iterator[tuple[str, str]]:
-        """Checks the tracks of one shard. Yields (array name, kind of problem) for each array with values that no
-        extraction can have written.
+        """Checks the tracks of one shard. Yields (array name, kind of problem) for each array with an impossible value.
 
         `ok` has the rows of the n clips that did not fail. `ok["tracks/id"]` [n, T, N] is the track number of each box,
-        for T frames with at most N boxes, and -1 where there is no box. `ok["tracks/count"]` [n] is the number of
-        tracks.
+        and -1 where there is no box. `ok["tracks/count"]` [n] is the number of tracks.
 
-        In each frame, the boxes must come before the entries with -1, and no track number may occur twice. A new track
-        must have the next number. A track must have a box in each frame from its first frame to its last.
+        In each frame, boxes must come before entries with -1, and no track number may occur twice. A new track must
+        have the next number. A track must have a box in each frame from its first to its last.
         """
         ids, num_tracks = ok[IDS], ok[NUM_TRACKS]
         in_order = np.sort(ids, -1)
