@@ -1,13 +1,11 @@
 """Measures how much time threads spend on each kind of work, and names the kinds. Imports only the standard library.
 
-An extraction has one computing thread, which runs the networks. Each moment of this thread counts for exactly one kind
-of work, so the seconds of its kinds add up to its wall time. Other threads, such as decoders, work at the same time.
-Their seconds are not part of the sum.
+One thread of an extraction runs the networks (the computing thread). The seconds of its kinds add up to its wall time.
+Other threads, such as decoders, work at the same time. Their seconds are not part of this sum.
 
-A ledger record has the seconds of all threads in one mapping, `seconds`: {kind of work: seconds}. A name without a
-prefix is a kind of the computing thread. It is a key of COMPUTING, or the key of a stage for the time in the runner of
-the stage. The prefix THREADS marks a kind of the other threads. The prefix DEVICE marks the time of a stage on a CUDA
-device. START_UP is the time that a worker needs to start. Only the record of the worker's first shard has it.
+A ledger record has {kind of work: seconds} of all threads. A name without a prefix is a kind of the computing thread: a
+key of COMPUTING, or the key of a stage. The prefix THREADS marks the other threads, and the prefix DEVICE marks a stage
+on a CUDA device. START_UP is the time that a worker needs to start.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

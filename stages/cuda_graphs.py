@@ -64,12 +64,12 @@ class _Recorded:
 
 
 class GraphedForward:
-    """Runs the network `name` on the GPU `device` through a CUDA graph. `forward` is the forward pass of the network:
-    clips -> {tap: maps}.
+    """Runs the forward pass `forward` of a network on the GPU `device` through a CUDA graph. `name` is the name of the
+    network, for messages.
 
-    The first call records the graph. A later call replays the graph if its input has the same shape, type and order in
-    memory as the first input. With any other input, `forward` runs without the graph. If the recording fails, a warning
-    is logged once, and `forward` always runs without a graph. Only one thread at a time may call the object.
+    The first call records the graph. A later call replays it if its input has the same shape, type and memory order.
+    With any other input, or if the recording fails, `forward` runs without a graph. Only one thread at a time may call
+    the object.
     """
 
     def __init__(self, forward: Callable[[Tensor], TapMaps], name: str, device: torch.device) -> None:

@@ -15,12 +15,11 @@ DTYPES_STORED = {"float16": torch.float16, "float32": torch.float32}
 
 
 def pick_device(name: str) -> torch.device:
-    """Returns the torch device for `name`, the value of the option `run.device`: "auto", "cpu", "cuda" or
-    "cuda:<index>".
+    """Returns the torch device for `name`: "auto", "cpu", "cuda" or "cuda:<index>". "auto" is the first CUDA device, or
+    the CPU if there is none.
 
-    "auto" is the first CUDA device, or the CPU if there is no CUDA device. The function also switches off TF32 in this
-    process. TF32 is a mode of NVIDIA GPUs in which products of float32 have less precision. Raises UsageError for an
-    unknown name, or for a device that this machine does not have.
+    The function also switches off TF32 in this process, a mode of NVIDIA GPUs with less precision. Raises UsageError
+    for an unknown name, or for a device that this machine does not have.
     """
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     if name == "auto":
@@ -46,12 +45,12 @@ def require_cuda(index: int, given: str, advice: str) -> None:
 
 
 def share_of_devices(name: str, number: int, num_cuda: int) -> str:
-    """Distributes processes over the CUDA devices of a machine. Returns the device of process number `number`, such as
-    "cuda:1".
+    """Distributes processes over the CUDA devices of a machine. Returns the device of process number `number` (from 0),
+    such as "cuda:1".
 
-    `name` is the value of `run.device`, and `number` counts from 0. If `name` is "auto" or "cuda", the processes take
-    the `num_cuda` devices in turn: with two devices, the processes 0, 1 and 2 use cuda:0, cuda:1 and cuda:0. Any other
-    `name` is returned unchanged. On a machine without CUDA devices, every `name` is returned unchanged.
+    If `name` is "auto" or "cuda", the processes take the `num_cuda` devices in turn. With two devices, the processes 0,
+    1 and 2 use cuda:0, cuda:1 and cuda:0. Any other `name` is returned unchanged, and so is any `name` if there are no
+    CUDA devices.
     """
     if name not in ("auto", "cuda") or num_cuda == 0:
         return name
@@ -115,9 +114,8 @@ def through_lstm(lstm: nn.LSTM, sequences: Tensor, state: tuple[Tensor, ...] | N
     """Runs `lstm` on `sequences`. Returns the result of torch.nn.LSTM: (outputs of all steps, (h, c) after the last
     step).
 
-    `state` is (h, c) before the first step, or None for zeros. All shapes are those of torch.nn.LSTM. Under autocast,
-    the LSTM runs in half precision. On a CPU without AVX-512, it runs in float32 instead, because oneDNN, torch's
-    library for CPUs, has no LSTM in bf16 for such CPUs.
+    `state` is (h, c) before the first step, or None for zeros. Under autocast, the LSTM runs in half precision. On a
+    CPU without AVX-512 it runs in float32 instead, because torch has no LSTM in bf16 for such CPUs.
     """
     device = sequences.device
     if not torch.is_autocast_enabled("cpu") or not is_slow_at("bf16", device):

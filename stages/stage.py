@@ -31,15 +31,13 @@ class StageBatch(Protocol):
     """The input of a runner: consecutive rows of one shard. A row is one clip under one crop. A slot is the position of
     a row in the batch, from 0.
 
-    `rows`: the description of each row, in the order of the slots.
-    `slots`: the slots that the runner has to compute: clips that have not failed, and whose row this stage has not
-    stored yet. If a later stage reads arrays of this stage from memory, `slots` also has the clips that the later stage
-    still has to compute.
-    `shard_rows`: all rows of the shard. All batches of a work unit (one shard with the stages to compute for it) have
-    the same list object.
-    `offset`: the position of the first row of the batch in `shard_rows`.
-    `batch_size`: the number of rows of every batch of the shard. Only the last batch may have fewer rows.
-    `is_last`: whether this batch is the last one of the shard.
+    - `rows`: the description of each row, in the order of the slots.
+    - `slots`: the slots that the runner has to compute. Clips that failed are left out, and rows that are stored and
+      that no later stage needs.
+    - `shard_rows`: all rows of the shard. All batches of a shard have the same list object.
+    - `offset`: the position of the first row of the batch in `shard_rows`.
+    - `batch_size`: the number of rows of every batch of the shard. Only the last batch may have fewer.
+    - `is_last`: whether this batch is the last one of the shard.
     """
 
     @property
@@ -61,12 +59,10 @@ class StageBatch(Protocol):
     def is_last(self) -> bool: ...
 
     def pixels(self, square: Square) -> np.ndarray:
-        """Returns the pixels of all clips of the batch, uint8 [batch_size, T, size, size, 3] in RGB, for T frames of a
-        clip.
+        """Returns the pixels of all clips of the batch, uint8 RGB [batch_size, T, size, size, 3].
 
-        `square` describes the input of the network: its side `size` in px, how frames are cut and resized, and which
-        frames of a clip are taken. The pixels of failed clips are zeros. A batch with fewer than `batch_size` clips is
-        filled up with zeros.
+        `square` describes the input of the network: its side `size` in px, how frames are cut and resized, and which T
+        frames of a clip are taken. The pixels of failed clips and of missing rows are zeros.
         """
 
     def clip(self, slot: int) -> "DecodedClip":
@@ -81,8 +77,8 @@ class StageBatch(Protocol):
         `proposals/boxes`. `slot` is the position of the row in the batch, from 0. This stage must declare that it reads
         the earlier stage.
 
-        The values come from memory if the earlier stage passed them on with `hand_on`. Otherwise they come from the
-        arrays that the present run has computed for the shard, or from the cache.
+        The values come from memory if the earlier stage called `hand_on`, else from what this run has computed for the
+        shard, or from the cache.
         """
 
     def stores(self, array: str) -> bool:
@@ -130,8 +126,8 @@ class StageBatch(Protocol):
         `is_bad`, bool [batch_size], is true.
 
         `reason` is a word such as "non_finite". `detail` is called with the slot of a failed clip and returns the
-        message for the ledger. On a GPU the call does not wait for the values of `is_bad`. So stages that read this
-        stage may still run for a failed clip. Their results for the clip are dropped.
+        message for the ledger. On a GPU the call does not wait for `is_bad`. Later stages may still compute failed
+        clips, and their results are dropped.
         """
 
     def note_file(self, slot: int, path: str | None) -> None:
@@ -286,9 +282,8 @@ class StageKind(Protocol):
         return ()
 
     def depends_on(self, stage: Stage) -> Collection[Facts]:
-        """Returns the facts about a clip, besides its pixels, on which the values of `stage` depend. `stage` is a stage
-        of this kind in a cache. If an upgrade of the cache changes one of these facts, the upgrade computes the stage
-        again.
+        """Returns the facts about a clip, besides its pixels, on which the values of `stage` depend. If an upgrade of
+        the cache changes one of these facts, the upgrade computes the stage again.
 
         The facts are "numbers" (the places of the frames in the video), "times" (of the frames) and "span" (start and
         end of the clip). For example, tracks do not depend on "times".

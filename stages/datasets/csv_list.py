@@ -59,12 +59,8 @@ def csv_lines(
     """Yields (place, fields) for each line of a csv. The place is the file and the line number, for messages. The
     fields are {column: text}. Empty lines are skipped.
 
-    `annotations`: the path of the csv, for messages.
-    `text`: the content of the csv.
-    `required`: the columns that the header must have.
-
-    Raises DatasetError if the header lacks a column or has a column twice, and if a line is damaged, for example if it
-    has too few fields.
+    `annotations` is the path of the csv, for messages, and `text` is its content. Raises DatasetError if the header
+    lacks one of the columns `required` or has a column twice, or if a line is damaged.
     """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     header = _next_line(annotations, reader, 1) or []

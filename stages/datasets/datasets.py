@@ -49,12 +49,11 @@ def list_videos(options: DatasetOptions, progress: OnVideosMade | None = None, *
     """Returns the Listing of a data set: its videos, labels and splits. A generated data set is made first if it is
     missing.
 
-    `options`: the config section `dataset`.
-    `progress`: called with the number of videos that were generated since its last call.
-    `tries`: the number of requests for a URL before giving up, if the network fails.
+    - `options`: the config section `dataset`.
+    - `progress`: called with the number of videos that were generated since its last call.
+    - `tries`: the number of requests for a URL if the network fails.
 
-    Raises DatasetError if a folder or label file is missing or wrong, and if there is no video. For a URL, raises
-    NetworkError if all requests fail, CredentialsError if the store refuses the credentials, and UnknownStorage if no
-    installed package opens the URL.
+    Raises DatasetError if a folder or label file is missing or wrong, or if there is no video. Raises NetworkError,
+    CredentialsError or UnknownStorage if a URL cannot be read.
     """
     return LISTERS[type(options)](options, progress, tries)

@@ -95,14 +95,11 @@ class Release:
 
 def listing_of_release(release: Release, root: str, *, frame_rate: float | None = None, tries: int = 1) -> Listing:
     """Returns the Listing of the videos of `release` that are below the folder or URL `root`. The id of a video is its
-    path below `root`. A listed video without a file goes into `missing` of the Listing, and gets no row.
+    path below `root`. A listed video without a file goes into `missing` of the Listing.
 
-    With `frame_rate`, a folder of numbered images is a video, too. A URL is requested at most `tries` times, if the
-    network fails.
-
-    Raises DatasetError if no listed video is below `root`, if a video is in two splits, or if two files have the name
-    of one video. Raises DatasetError also for an impossible name of a video, for an unknown label, and for a video with
-    several labels if `release.multi_label` is false.
+    If `frame_rate` is given, a folder of numbered images is a video, too. A URL is requested at most `tries` times.
+    Raises DatasetError if no listed video is below `root`, if a video is in two splits, if two files have the name of
+    one video, or if a name or label is wrong.
     """
     root = root.removeprefix(FILE)
     require_folder(root)

@@ -50,12 +50,12 @@ def release_of(
     num_classes: int = 0,
     notes: Sequence[str] = (),
 ) -> Release:
-    """Returns the Release of untrimmed `videos`. Each segment becomes a Sample with one label. A video without a
-    segment becomes one Sample without a label.
+    """Returns the Release of untrimmed `videos`. Each segment becomes a Sample with one label. A video without segments
+    becomes one Sample without a label.
 
     `leave_out` has the names of videos to leave out, or is the path of a file with such names. A segment that is listed
-    twice counts once. A segment that does not end after its start is dropped. A start before 0 becomes 0. The notes of
-    the Release have the number of such segments. The keyword arguments become fields of the Release.
+    twice counts once. A segment that does not end after its start is dropped, and a start before 0 becomes 0. The notes
+    of the Release have their numbers. The keyword arguments become fields of the Release.
     """
     names = _names(leave_out)
     kept = [video for video in videos if video.name not in names]

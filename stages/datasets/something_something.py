@@ -24,12 +24,11 @@ BRACKETS = re.compile(r"[\[\]]")
 def list_something_something(
     options: SomethingSomethingOptions, progress: OnVideosMade | None = None, tries: int = 1
 ) -> Listing:
-    """Returns the Listing of the videos of Something-Something, with the splits train and val. With `options.test`
-    there is the split test, too, without labels.
+    """Returns the Listing of the videos of Something-Something, with the splits train and val. If `options.test` is
+    set, the Listing also has the split test, without labels.
 
-    `progress` is never called. Label files and videos may lie at URLs. If the network fails, a request is made at most
-    `tries` times. Raises DatasetError if a label file is missing, if it belongs to another version of the data set than
-    `options.version`, or if no listed video is below `options.root`.
+    `progress` is not used. A URL is requested at most `tries` times. Raises DatasetError if a label file is missing or
+    belongs to another version than `options.version`, or if no listed video is below `options.root`.
     """
     name = _label_file(options, "labels")
     classes = _classes_of_csv(options, name, tries) if options.version == 1 else _classes_of_json(options, name, tries)

@@ -68,14 +68,11 @@ class DigitImages:
 
 
 def digits_of(split: str, folder: str | None, num_val: int) -> DigitImages:
-    """Returns the pictures of digits for the split `split`, which is "train", "val" or "test".
+    """Returns the pictures of digits for the split `split`: "train", "val" or "test".
 
     `folder` is the folder of MNIST's idx files, gzipped or not. If it is None, the digits of scikit-learn are used,
-    enlarged. Each source has training images and test images. The split "test" has the test images, "val" has the last
-    `num_val` training images, and "train" has the other training images.
-
-    Raises DigitsError if a file is missing or damaged, or if the split lacks one of the ten digits. An empty "val" is
-    no error.
+    enlarged. "val" has the last `num_val` training images, and "train" has the other training images. Raises
+    DigitsError if a file is missing or damaged, or if a split that is not empty lacks one of the ten digits.
     """
     if split == "test":
         digits = _half("test", folder)

@@ -55,11 +55,11 @@ def _enlarge(image: FloatArray, side: int) -> FloatArray:
 
 
 def sprite(rng: np.random.Generator, digit: FloatArray, size: int) -> FloatArray:
-    """Returns a picture of a shape with a digit on it, [size, size, 4]. The shape is a disc, a diamond or a square of
-    random colour. `digit` is the square picture of the digit, with values from 0 to 1.
+    """Returns a picture of a shape with a digit on it, [size, size, 4]: RGB from 0 to 255, multiplied by the opacity,
+    and the opacity from 0 to 1. The shape is a disc, a diamond or a square of random colour.
 
-    The first three channels are RGB from 0 to 255, multiplied by the opacity. The fourth channel is the opacity from 0
-    to 1. The outline is the curve |x|^p + |y|^p = 1 with a random p, smoothed over one pixel.
+    `digit` is the square picture of the digit, with values from 0 to 1. The outline is the curve |x|^p + |y|^p = 1 with
+    a random p.
     """
     offsets = np.abs((np.arange(size) + 0.5) * 2 / size - 1)
     power = rng.choice([1.5, 2.0, 6.0])

@@ -67,16 +67,17 @@ def generate_videos(
 ) -> None:
     """Writes the videos of a generated data set and the csv annotations.csv below the folder `root`.
 
-    `name`: the name of the data set. `root`/<name>.json is written last. If it exists with equal parameters, nothing is
-        done.
-    `parameters`: all values on which the pixels of the videos depend.
-    `videos`: a function that returns the list of the videos.
-    `render`: a function: video of this list -> the bytes of its file. The function is called in the worker processes.
-    `workers`: the number of worker processes. With more than one, the calling script needs `if __name__ == "__main__"`.
-    `progress`: called with the number of videos finished since its last call.
+    - `name`: the name of the data set. The file `root`/<name>.json is written last. If it exists with equal parameters,
+      nothing is done.
+    - `parameters`: all values on which the pixels of the videos depend.
+    - `videos`: a function that returns the list of the videos.
+    - `render`: a function that returns the bytes of the file of a video. Worker processes call it.
+    - `workers`: the number of worker processes. With more than one, the calling script needs `if __name__ ==
+      "__main__"`.
+    - `progress`: called with the number of videos finished since its last call.
 
-    Raises UsageError if `root` holds a data set, or the beginning of a data set, with other parameters. Raises
-    CacheError if the file with its parameters is damaged.
+    Raises UsageError if `root` holds a data set with other parameters. Raises CacheError if the file with the
+    parameters is damaged.
     """
     finished, started = root / f"{name}.json", root / f"{name}.partial.json"
     if _is_finished(finished, started, parameters):

@@ -1,14 +1,11 @@
 """Generates the videos of the demo, in which two small shapes interact. Imports no torch.
 
 A thing is a disc, a diamond or a square with a digit on it. There are ten classes of interactions, such as "pushes" and
-"fetches". The classes are similar to those of Something-Something, a data set of hands that move objects.
+"fetches". `MOTIONS` has the motions of each class.
 
 A network can find the class only if it sees which things touch. A single frame is not enough, because every class has a
-partner that is the same backwards in time. The look of things is not enough, because things look alike in every class.
-Motions and their times are not enough, because two other things, the distractors, perform the motions of a random class
-without touching anything.
-
-`MOTIONS` has the motions of each class, and `REVERSED` the partner of each class.
+partner that is the same backwards in time (`REVERSED`). Things look alike in every class. Two other things, the
+distractors, perform the motions of a random class without touching anything.
 """
 
 from collections.abc import Callable, Mapping
@@ -296,13 +293,9 @@ def generate(
 ) -> None:
     """Writes the videos of the demo below the folder `root`. A second call continues after an interruption.
 
-    `videos`: {split: number of videos}.
-    `seed`: the seed of all random numbers.
-    `workers`: the number of worker processes.
-    `progress`: called with the number of videos finished since its last call.
-
-    A file is videos/<split>/<class>_<nnnnn>.mp4. Raises UsageError if `root` holds a data set, or the beginning of a
-    data set, with other parameters.
+    `videos` is {split: number of videos}. `seed` is the seed of all random numbers. `workers` is the number of worker
+    processes. `progress` is called with the number of videos finished since its last call. A file is
+    videos/<split>/<class>_<nnnnn>.mp4. Raises UsageError if `root` holds a data set with other parameters.
     """
     parameters = {"version": GENERATOR_VERSION, "seed": seed, "videos": dict(videos)}
     generate_videos(

@@ -107,13 +107,12 @@ def choose_digits(
 
 def walk(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
     """Returns the paths of `num_digits` digits that walk at random, [T, n, 2] for T frames and n digits. A path has the
-    digit's top left corner (row, column) in each frame, in px. If `in_step` is true, the first two of the digits make
-    the same steps.
+    digit's top left corner (row, column) in each frame, in px. If `in_step` is true, the first two digits make the same
+    steps.
 
-    A digit moves by one step before each frame, also before the first frame. Along each axis, a step is a random whole
-    number from -10 to 9. No digit leaves the canvas: at position p, its step is at least -p and less than 71 - p. Two
-    digits in step take a step that is allowed for both of them. If an axis allows no such step, both stay where they
-    are along this axis.
+    A digit moves by one step before each frame, also before the first. Along each axis, a step is a random whole number
+    from -10 to 9. No digit leaves the canvas: at position p, its step is at least -p and less than 71 - p. If no step
+    is allowed for both digits in step, both stay where they are along this axis.
     """
     at = rng.integers(0, LAST_CORNER + 1, (num_digits, 2))
     frames = []
@@ -130,15 +129,12 @@ def walk(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
 
 
 def constant(rng: np.random.Generator, num_digits: int, in_step: bool) -> IntArray:
-    """Returns the paths of n = `num_digits` digits in T frames, [T, n, 2]. Each digit has one random step, which it
-    repeats before every frame. A path has the digit's top left corner (row, column) in each frame, in px. If `in_step`
-    is true, the first two of the digits have the same step. Such paths are easier to classify than the random walk of
-    the paper.
+    """Returns the paths of n = `num_digits` digits in T frames, [T, n, 2]. A path has the digit's top left corner (row,
+    column) in each frame, in px. Each digit repeats one random step. If `in_step` is true, the first two digits have
+    the same step. These paths are easier to classify than the random walk of the paper.
 
-    A step is a random whole number from -5 to 5 along each axis. The start of each digit is random too, but such that
-    the digit never leaves the canvas. The starts of all digits are drawn NUM_STARTS times. For each draw, the smallest
-    distance between two digits in any frame is computed. The draw in which it is largest is taken, because digits that
-    cover each other cannot be recognised.
+    A step is a random whole number from -5 to 5 along each axis. A digit never leaves the canvas. The starts of all
+    digits are drawn NUM_STARTS times. The draw in which the digits stay farthest from each other is taken.
     """
     step = rng.integers(-MAX_CONSTANT_STEP_PX, MAX_CONSTANT_STEP_PX + 1, (num_digits, 2))
     if in_step:

@@ -1,8 +1,8 @@
 """Defines what a reader of features from other programs has to do. Torch-free.
 
-A reader returns the arrays of one video, or raises an error that says why it cannot. A new format is a file in this
-folder with a class that has the methods of `FeatureFiles`, and a line in `recognise.py`. Shapes: T frames, N regions of
-a frame, C channels, and maps of H rows and W columns.
+A reader returns the arrays of one video, or raises an error that says why it cannot. A new format is a class in this
+folder with the methods of `FeatureFiles`, and a line in `recognise.py`. Shapes: T frames, N regions of a frame, C
+channels, and maps of H rows and W columns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -113,12 +113,12 @@ class FeatureFiles(Protocol):
 
 
 def as_features(array: np.ndarray, where: str) -> VideoFeatures:
-    """Returns the VideoFeatures of one video from an array [C], [T, C] or [T, C, H, W]: T frames, C channels, and maps
-    of H rows and W columns. `where` names the array in messages.
+    """Returns the VideoFeatures of one video from an array [C], [T, C] or [T, C, H, W]. `where` names the array in
+    messages.
 
     An array [C] is one frame. An array [T, C, H, W] becomes `maps`, and its means over H and W become `pooled`. Other
-    arrays become `pooled`. One more axis of size 1 in front is allowed, because `kinegraph export` writes it for a
-    video with one clip. Raises FeatureFileError for another shape or type, and UnusableError for an empty array.
+    arrays become `pooled`. One more axis of size 1 in front is allowed. Raises FeatureFileError for another shape or
+    type, and UnusableError for an empty array.
     """
     if array.ndim in (3, 5) and len(array) == 1:
         array = array[0]

@@ -21,14 +21,11 @@ from kinegraph.stages.number_files import ArrayFileError, require_expansion, req
 
 class Hdf5File:
     """Reads the features of videos from one HDF5 file with one dataset per video. A dataset is [C], [T, C] or [T, C, H,
-    W], for T frames, C channels and maps of H rows and W columns.
+    W].
 
-    The id of a video is the path of its dataset. If all paths end with the same name, the id is the path without this
-    name: `walk/1/features` -> `walk/1`.
-
-    If a video has several datasets, such as `walk/1/features` and `walk/1/logits`, `dataset` is the last part of the
-    name of the dataset to read, such as `features`. If `dataset` is ".", every dataset is a video, and the id is its
-    whole path. Links are not followed.
+    The id of a video is the path of its dataset. If all paths end with the same name, the id lacks this name:
+    `walk/1/features` -> `walk/1`. If a video has several datasets, such as `walk/1/features` and `walk/1/logits`,
+    `dataset` names the one to read: "features". If `dataset` is ".", every dataset is a video. Links are not followed.
     """
 
     kind = "hdf5"

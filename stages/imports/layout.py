@@ -30,9 +30,8 @@ def common_layout(files: FeatureFiles, videos: Iterable[str], num_frames: int | 
     """Returns the FeatureLayout (number of frames, shapes and type) that the features of all `videos` share. `files`
     reads the features. Videos that cannot be read are left out.
 
-    If `num_frames` is None, all videos must have equally many frames. Otherwise the numbers of frames may differ,
-    because the import takes `num_frames` frames of each video. Raises FeatureFileError if two videos do not fit
-    together, or if no video can be read.
+    If `num_frames` is None, all videos must have equally many frames. Otherwise the import takes `num_frames` frames of
+    each video. Raises FeatureFileError if two videos do not fit together, or if no video can be read.
     """
     first: tuple[str, VideoFeatures] | None = None
     shapes: dict[str, tuple[int, ...]] = {}

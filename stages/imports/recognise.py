@@ -30,9 +30,9 @@ def open_features(path: Path, kind: str | None = None, dataset: str | None = Non
     file.
 
     - `kind`: a key of KINDS, such as "npy". None means that the kind is recognised from the files.
-    - `dataset`: chooses one array if a video has several. In an HDF5 file, it is the last part of the dataset's name:
-      "features" in `walk/1/features`. In a .pt file, it is the key of the tensor. In a tar file, it is the name of the
-      file after the key of the sample: "features.npy".
+    - `dataset`: chooses one array if a video has several. In HDF5: the last part of the dataset's name, such as
+      "features". In a .pt file: the key of the tensor. In a tar file: the name of the file after the key of the sample,
+      such as "features.npy".
 
     Raises FeatureFileError if there is nothing to read, if `kind` or `dataset` does not fit the path, or if the files
     are of several kinds and `kind` is None.

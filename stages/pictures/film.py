@@ -101,15 +101,14 @@ class Film:
 @contextmanager
 def writing_film(target: Path, size: tuple[int, int], rate: float) -> Iterator[Film]:
     """Yields a Film for a `with` block. At the end of the block, the video becomes the file `target`, in place of an
-    existing file. Call `end` of the Film last in the block.
+    existing file. If the block raises an error, no file is written. Call `end` of the Film last in the block.
 
     - `target`: the path of the file, which ends with `film_ending()`.
     - `size`: (width, height) in px, both even.
     - `rate`: the nominal frame rate of the file, in frames per second. The times given to `Film.add` may differ from
-      this rate.
+      it.
 
-    If the block raises an error, no file is written. Raises UsageError if PyAV has no encoder. Raises CacheNotWritable
-    if there is no room or no permission to write.
+    Raises UsageError if PyAV has no encoder. Raises CacheNotWritable if there is no room or no permission.
     """
     form = _form()
     with (

@@ -79,14 +79,11 @@ def _visible(character: str) -> str:
 
 
 def themed(svg: str, name: str, words: str) -> str:
-    """Returns the SVG file `svg` of a figure as an element for an HTML page.
+    """Returns the SVG file `svg` of a figure as an element for an HTML page. Its colours become CSS variables, and the
+    element is made smaller than the file.
 
     - `name`: a text that is put before each id, so that the ids of several figures on a page differ.
     - `words`: a description of the figure for readers who do not see it.
-
-    Each colour of LIGHT becomes a CSS variable. The colour itself is added for pages that do not define the variable.
-    To keep pages small, the metadata are removed, numbers are cut to two decimals, and marks of one style become a
-    group.
     """
     body = svg[svg.index("<svg") :]
     body = re.sub(r"(?s)\s*<metadata>.*?</metadata>", "", body)

@@ -44,11 +44,11 @@ class RemoteInfo:
         return copy.model_copy(update={"mtime_ns": self.mtime_ns, "etag": self.etag})
 
     def is_version(self, source: Source) -> bool:
-        """Returns whether the video at the URL is still the version of `source`, a Source from the ledger. An etag is
-        the store's name for a version.
+        """Returns whether the video at the URL is still the version of `source`, a Source from the ledger. The etags
+        are compared. An etag is the store's name for a version.
 
-        The versions are the same if the etags are equal. If both etags are missing, the versions are the same if the
-        times of the last change are equal. For a store that reports neither etag nor time, the result is always True.
+        If both etags are missing, the times of the last change are compared. For a store that reports neither etag nor
+        time, the result is always True.
         """
         if self.etag is not None and self.etag == source.etag:
             return True

@@ -52,13 +52,12 @@ log = logging.getLogger("kinegraph")
 class Remote:
     """Makes the requests of one process to URLs. Any thread may call its methods.
 
-    While the network seems to be at fault, a method makes up to `tries` requests. If all of them fail, the method tests
-    the network: it requests a part of the video that was last read without an error. If this request succeeds, the URL
-    of the call is at fault, and the method raises DecodeError. Otherwise the network is at fault, and the method raises
-    NetworkError, which stops the run.
+    If the network seems to be at fault, a method makes up to `tries` requests. If all fail, the method tests the
+    network with the video that was last read without an error. If this test succeeds, the URL is at fault, and the
+    method raises DecodeError. Otherwise it raises NetworkError, which stops the run.
 
-    Every method also raises CredentialsError if the store refuses the credentials, and UnknownStorage if no installed
-    package opens the URL. Every method raises Stopped soon after the event `stopping` is set.
+    Every method also raises CredentialsError if the store refuses the credentials, UnknownStorage if no installed
+    package opens the URL, and Stopped soon after the event `stopping` is set.
     """
 
     def __init__(self, tries: int, stopping: threading.Event | None = None) -> None:

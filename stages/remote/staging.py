@@ -68,9 +68,9 @@ class Staging:
                 decode(video.file)
             # the copy is removed
 
-    Copies get room on the disk in the order of the calls of `begin`. So enter the `with` blocks of videos in this
-    order. Several threads may enter videos, each thread one video at a time. Entering a video raises an error if the
-    copy fails, for example StagingError if the folder for copies cannot be used.
+    Copies get room on the disk in the order of the calls of `begin`, so enter the `with` blocks in this order. Several
+    threads may enter videos, each thread one at a time. Entering a video raises an error if the copy fails, for example
+    StagingError if the folder for copies cannot be used.
     """
 
     def __init__(self, options: StagingOptions) -> None:

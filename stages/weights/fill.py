@@ -27,12 +27,9 @@ def fill(
 ) -> None:
     """Copies the tensors of the checkpoint `converted` into `network`, in place.
 
-    `above` is {name: shape} of tensors that were cut off the network. The file may have these tensors, but they are not
-    used. `is_ignored` is called with kinegraph's name of a tensor of the file. It returns True if the tensor must not
-    be used.
-
-    For all other tensors, raises WeightsError if only the file or only the network has the tensor, or if the shapes
-    differ. The message has kinegraph's names and the names in the file.
+    `above` is {name: shape} of tensors that were cut off the network. The file may have them, but they are not used.
+    `is_ignored` returns True for the name of a tensor of the file that must not be used. Raises WeightsError if another
+    tensor exists only in the file or only in the network, or if its shapes differ.
     """
     shapes = {name: x.shape for name, x in network.state_dict().items()} | dict(above)
     state = {name: x for name, x in _fitted_to_images(shapes, converted.state).items() if not is_ignored(name)}

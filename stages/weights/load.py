@@ -40,13 +40,13 @@ def load_weights(
 ) -> None:
     """Fills all parameters and buffers of `network` in place, from a weights file or at random.
 
-    `weights`: a name in `sources`, a local path, or `random:<seed>`.
-    `sources`: {name: WeightSource}, the files that have a name for this network.
-    `is_ignored`: returns True for the name of a tensor of the file that must not be used.
-    `above`: {name: shape} of tensors in layers that were removed from the network, such as its classifier. The file may
-    have these tensors, which are not used.
-    `model`: the name of the network in its catalogue, for messages.
-    `other_forms`: values of `weights` that the caller handles itself. The message of an error lists them.
+    - `weights`: a name in `sources`, a local path, or `random:<seed>`.
+    - `sources`: {name: WeightSource}, the files that have a name for this network.
+    - `is_ignored`: returns True for the name of a tensor of the file that must not be used.
+    - `above`: {name: shape} of tensors in removed layers, such as the classifier. The file may have them, but they are
+      not used.
+    - `model`: the name of the network in its catalogue, for messages.
+    - `other_forms`: further values of `weights` that the message of an error lists.
 
     Raises WeightsError if there are no such weights, if the file is damaged, or if file and network do not have the
     same tensors.

@@ -32,13 +32,11 @@ class Undrawn(TorchFunctionMode):
 
 
 def drawing(weights: str) -> AbstractContextManager[object]:
-    """Returns a context manager for the construction of a network. The caller calls the constructor in the `with`
-    block, which leaves torch's global generator unchanged. `weights` is the option of the config that names the
-    network's weights.
+    """Returns a context manager for the construction of a network. In its `with` block, torch's global generator stays
+    unchanged. `weights` is the config's value for the network's weights.
 
-    If `weights` is `random:<seed>` or begins with `inflate:`, the layers draw random weights. For all other weights,
-    the layers draw nothing, which saves time. The weights are then arbitrary until the caller loads a file into the
-    network.
+    For `random:<seed>` and `inflate:...`, the layers draw random weights. For all other weights, the layers draw
+    nothing, which saves time. The caller must then load a file into the network.
     """
     stack = ExitStack()
     stack.enter_context(torch.random.fork_rng(devices=[]))
@@ -48,12 +46,11 @@ def drawing(weights: str) -> AbstractContextManager[object]:
 
 
 def initialise(network: nn.Module, seed: int) -> None:
-    """Fills `network` with random weights that depend on `seed` alone, in place. torch's global generator stays
+    """Fills `network` in place with random weights that depend on `seed` alone. torch's global generator stays
     unchanged.
 
-    The weights are drawn as by He et al. 2015 (arXiv 1502.01852, eq. 10), so that the size of the activations hardly
-    changes with depth. Layers are drawn from bottom to top, so the weights of a layer do not depend on where the
-    network is cut. A network with a method `draw` draws its own weights.
+    The weights are drawn as by He et al. 2015 (arXiv 1502.01852, eq. 10). Layers are drawn from bottom to top, so the
+    weights of a layer do not depend on where the network is cut. A network with a method `draw` draws its own weights.
     """
     draw = getattr(network, "draw", None)
     if draw is not None:

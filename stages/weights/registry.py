@@ -1,8 +1,8 @@
-"""Lists the weight files that have a name in configs, in BACKBONE_WEIGHTS: backbone -> name -> WeightSource. A
-WeightSource says where the file comes from and what its network expects.
+"""Lists the weight files that have a name in configs, in BACKBONE_WEIGHTS: backbone -> name -> WeightSource. Imports no
+torch.
 
-Only torchvision and the BN-Inception file publish their sha256, or its first digits. If the sha256 is unknown, the
-download is not checked. The fingerprint of every cache covers the sha256 of the file that was used. Imports no torch.
+Only torchvision and the BN-Inception file publish their sha256, or its first digits. Other downloads are not checked.
+The fingerprint of every cache covers the sha256 of the file that was used.
 """
 
 from dataclasses import replace

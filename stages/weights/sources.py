@@ -21,8 +21,7 @@ class Pixels:
     """The normalisation of pixels that a network expects: (value - `mean`) / `std`, for values from 0 to 1.
 
     `mean` and `std` have one number per channel. `channel_order`, "RGB" or "BGR", is the order of the channels in
-    `mean`, in `std` and in the input of the network. If a network was trained on values from 0 to 255, `mean` and `std`
-    are the published values divided by 255.
+    `mean`, in `std` and in the input. Published values for pixels from 0 to 255 are divided by 255.
     """
 
     mean: Channels

@@ -47,13 +47,11 @@ def class_and_config(
     folder: Path, module: str, network: str, config: str, values: Mapping[str, Any]
 ) -> tuple[Any, Any]:
     """Returns (class, config) from transformers: the class of the network in `folder`, and the object with its config.
+    The network will use torch's fused attention if it can.
 
     `module` is the file of transformers with both classes, below `transformers.models`. `network` and `config` are the
-    names of the classes. `values` is the content of `config.json`. The network will use torch's fused attention if it
-    can, whatever `config.json` says.
-
-    Raises UsageError if transformers is not installed or too old. Raises WeightsError if transformers refuses a value
-    of `config.json`.
+    names of the classes. `values` is the content of `config.json`. Raises UsageError if transformers is not installed
+    or too old. Raises WeightsError if transformers refuses a value.
     """
     try:
         import transformers

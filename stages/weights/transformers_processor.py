@@ -65,9 +65,8 @@ def read_processor(
     """Reads the file of the processor in `folder`. Returns a Processor.
 
     `of_videos` says whether the network takes videos. `must_have` are keys that the file must have. If `short_of_crop`
-    is given, the short side of the resized frame is `short_of_crop` times the side of the crop, whatever the file says.
-
-    Raises ValueError if there is no file of a processor, or if kinegraph cannot do what the processor does.
+    is given, the short side of the resized frame is `short_of_crop` times the side of the crop. Raises ValueError if
+    there is no file of a processor, or if the processor is not supported.
     """
     file, document = processor_document(folder, OF_VIDEOS if of_videos else OF_IMAGES)
     for key in ("image_mean", "image_std", *must_have):
