@@ -23,37 +23,26 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Annotation(Document):
-    """One labelled part of a video.
+    """One labelled part of a video."""
 
-    segment: (start, end) in seconds from the first frame of the video. `end` is not included.
-    label: the name of the class.
-    label_id: the index of `label` in classes.json.
-    """
-
+    # (start, end) in seconds from the first frame of the video. `end` is not included.
     segment: tuple[NotNegative, NotNegative]
-    label: str
-    label_id: int = Field(ge=0)
+    label: str  # the name of the class
+    label_id: int = Field(ge=0)  # the index of `label` in classes.json
 
 
 class AnnotatedVideo(Document):
     """The entry of one video in annotations.json.
 
-    subset: the split of the video, such as "train".
-    duration: the length in seconds.
-    fps: the frame rate at which windows are cut, in frames per second.
-    frame: the number of frames of the whole video at the rate `fps`.
-    num_windows: the number of windows (equal spans of time) into which the video is cut.
-    annotations: the labelled parts of the video.
-
     If `kinegraph index` could not open the video, `duration`, `fps` and `frame` are None, and `num_windows` is 0.
     """
 
-    subset: str
-    duration: NotNegative | None
-    fps: Annotated[float, Field(gt=0)] | None
-    frame: Annotated[int, Field(ge=0)] | None
-    num_windows: int = Field(ge=0)
-    annotations: tuple[Annotation, ...]
+    subset: str  # the split of the video, such as "train"
+    duration: NotNegative | None  # the length in seconds
+    fps: Annotated[float, Field(gt=0)] | None  # the frame rate at which windows are cut, in frames per second
+    frame: Annotated[int, Field(ge=0)] | None  # the number of frames of the whole video at the rate `fps`
+    num_windows: int = Field(ge=0)  # the number of windows (equal spans of time) into which the video is cut
+    annotations: tuple[Annotation, ...]  # the labelled parts of the video
 
 
 class Annotations(Document):

@@ -31,31 +31,21 @@ STATUS_NOT_RUN, STATUS_OK, STATUS_FAILED, STATUS_WARNED = 0, 1, 2, 3
 
 @dataclass(frozen=True, kw_only=True)
 class ArraySpec:
-    """Describes one array of the cache.
+    """Describes one array of the cache."""
 
-    name: the path below data.zarr, for example `proposals/boxes`.
-    stage: the key of the stage that writes the array, for example `proposals`.
-    shape: the shape of one row.
-    dtype: the type of the numbers, for example "float32".
-    dims: the names of the axes of one row.
-    fill: the value of rows that are not written yet.
-    about: a description in words.
-    units: the unit of the values, for example "s".
-    frame_step: the number of sampled frames per step of the time axis. It is None without a time axis, or if the steps
-        are not at equal distances.
-    frame_index: the sampled frame of each step, counted from 0, for example (0, 4, 8, 13). It is None if the steps are
-        at equal distances.
-    """
-
-    name: str
-    stage: str
-    shape: tuple[int, ...]
-    dtype: str
-    dims: tuple[str, ...]
-    fill: float | int
-    about: str
-    units: str = ""
+    name: str  # the path below data.zarr, for example `proposals/boxes`
+    stage: str  # the key of the stage that writes the array, for example `proposals`
+    shape: tuple[int, ...]  # the shape of one row
+    dtype: str  # the type of the numbers, for example "float32"
+    dims: tuple[str, ...]  # the names of the axes of one row
+    fill: float | int  # the value of rows that are not written yet
+    about: str  # a description in words
+    units: str = ""  # the unit of the values, for example "s"
+    # The number of sampled frames per step of the time axis. It is None without a time axis, or if the steps are not at
+    # equal distances.
     frame_step: int | None = None
+    # The sampled frame of each step, counted from 0, for example (0, 4, 8, 13). It is None if the steps are at equal
+    # distances.
     frame_index: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:

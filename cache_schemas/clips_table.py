@@ -44,17 +44,6 @@ RowOrder = tuple[str, Interval, int, str]  # name of the video, interval, number
 class ClipRow:
     """One clip under one crop: a row of clips.parquet. Times are in seconds from the first presented frame.
 
-    split, labels: the split of the data set, and the class numbers.
-    start_seconds, end_seconds: the span of the clip.
-    target_times: the times of the frames to decode.
-    target_frames: the numbers of the frames to decode, from 0. If it is set, it is used in place of `target_times`.
-    crop: the rectangle (x1, y1, x2, y2) in pixels of the frame, which has `frame_width` x `frame_height` px.
-    mirrored: whether the pixels are mirrored after the crop is cut.
-    frame_rate: the number of images per second, if `path` is a folder of images.
-    interval: (start, end), if the data set lists only a part of a video, or None for a whole video. An interval has its
-        own `video_id` (`film@3-7` for seconds 3 to 7 of `film`) and is scored like a video.
-    list_index: the position of the video or interval in the data set's list, or -1 if it is unknown.
-
     If `index` could not open the video, `target_times` is empty, the other times and the crop are NaN, and the frame
     size is 0. A later `index` that can open the video fills these values in.
     """
@@ -62,18 +51,26 @@ class ClipRow:
     clip_id: str
     video_id: str
     path: str
+    # `split`, `labels`: the split of the data set, and the class numbers
     split: str
+    # `start_seconds`, `end_seconds`: the span of the clip
     start_seconds: float
     end_seconds: float
     labels: tuple[int, ...]
-    target_times: tuple[float, ...]
+    target_times: tuple[float, ...]  # the times of the frames to decode
+    # The rectangle (x1, y1, x2, y2) in pixels of the frame, which has `frame_width` x `frame_height` px
     crop: tuple[float, float, float, float]
     frame_width: int
     frame_height: int
-    list_index: int = -1
+    list_index: int = -1  # the position of the video or interval in the data set's list, or -1 if it is unknown
+    # (start, end), if the data set lists only a part of a video, or None for a whole video. An interval has its own
+    # `video_id` (`film@3-7` for seconds 3 to 7 of `film`) and is scored like a video.
     interval: Interval | None = None  # as in the data set's list; None means the whole video
+    # Whether the pixels are mirrored after the crop is cut
     mirrored: bool = False  # the pixels are mirrored after the cut; `crop` is a place in the unmirrored video
+    # The number of images per second, if `path` is a folder of images
     frame_rate: float | None = None  # of a folder of images; None means that `path` is a video
+    # The numbers of the frames to decode, from 0. If it is set, it is used in place of `target_times`.
     target_frames: tuple[int, ...] | None = None  # frame numbers from 0 in presentation order; None: use target_times
 
     @property

@@ -32,16 +32,11 @@ _ZSTD_LEVEL = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Coordinate:
-    """One coordinate: an array with a text for each row of the cache. xarray labels the rows with these texts.
+    """One coordinate: an array with a text for each row of the cache. xarray labels the rows with these texts."""
 
-    name: the name of the coordinate, for example `clip_id`.
-    document: the content of its zarr.json, which contains a digest of the texts.
-    chunks: the contents of its chunk objects, which hold the texts.
-    """
-
-    name: str
-    document: bytes
-    chunks: tuple[bytes, ...]
+    name: str  # the name of the coordinate, for example `clip_id`
+    document: bytes  # the content of its zarr.json, which contains a digest of the texts
+    chunks: tuple[bytes, ...]  # the contents of its chunk objects, which hold the texts
 
 
 Made = Callable[[], Sequence[Coordinate]]  # makes the coordinates, only where a store needs them

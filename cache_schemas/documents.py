@@ -43,27 +43,18 @@ class Document(BaseModel):
 
 
 class Layout(Document):
-    """The section `store` of cache.json, which says how arrays are stored.
-
-    kind: the kind of store, "zarr" or "hdf5".
-    shard_clips: the number of rows per shard.
-    compression: the codec of all arrays, or a dict from kinds of arrays, such as "features", to codecs.
-    """
+    """The section `store` of cache.json, which says how arrays are stored."""
 
     model_config = ConfigDict(extra="allow")
 
-    kind: Literal["zarr", "hdf5"]
-    shard_clips: int = Field(ge=1, le=MAX_SHARD_CLIPS)
+    kind: Literal["zarr", "hdf5"]  # the kind of store, "zarr" or "hdf5"
+    shard_clips: int = Field(ge=1, le=MAX_SHARD_CLIPS)  # the number of rows per shard
+    # The codec of all arrays, or a dict from kinds of arrays, such as "features", to codecs
     compression: Codec | dict[str, Codec]
 
 
 class Manifest(Document):
     """The document cache.json.
-
-    upgrading: true from the beginning to the end of an upgrade of the cache.
-    clips: the options by which clips are taken from videos.
-    clips_digest: the fingerprint of `clips`.
-    store: how arrays are stored.
 
     `latest_schema_version` is the highest `schema_version` that this version of kinegraph can read.
     """
@@ -72,10 +63,11 @@ class Manifest(Document):
     latest_schema_version: ClassVar[int] = UPGRADE_SCHEMA_VERSION
 
     schema_version: int = Field(ge=1)
+    # True from the beginning to the end of an upgrade of the cache
     upgrading: bool = False  # an upgrade of the cache has begun and has not ended
-    clips: dict[str, Any]
-    clips_digest: str
-    store: Layout
+    clips: dict[str, Any]  # the options by which clips are taken from videos
+    clips_digest: str  # the fingerprint of `clips`
+    store: Layout  # how arrays are stored
 
     @model_validator(mode="after")
     def _digest_is_right(self) -> "Manifest":
@@ -113,26 +105,22 @@ class IndexedDataset(Document):
 
 
 class ArrayDocument(Document):
-    """One entry of the list `arrays` in stages/<key>.json, which describes one array.
-
-    stage: the key of the stage that writes the array.
-    shape, dims: the sizes and the names of the axes of one row.
-    fill: the value of rows that were not written, as a text ("nan", "0", "-1").
-    about: a description of the array in words.
-    frame_step: the number of sampled frames per step of the time axis. It is None without a time axis, or if each step
-        has a time of its own.
-    frame_index: the sampled frame of each step, if the steps are not at equal distances.
-    """
+    """One entry of the list `arrays` in stages/<key>.json, which describes one array."""
 
     name: ObjectName
-    stage: ObjectName
+    stage: ObjectName  # the key of the stage that writes the array
+    # `shape`, `dims`: the sizes and the names of the axes of one row
     shape: tuple[Count, ...]
     dtype: Literal["float16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64"]
     dims: tuple[str, ...]
+    # The value of rows that were not written, as a text ("nan", "0", "-1")
     fill: str = Field(pattern=r"^(nan|-?[0-9]{1,18}(\.0)?)$")
-    about: str
+    about: str  # a description of the array in words
     units: str = ""
+    # The number of sampled frames per step of the time axis. It is None without a time axis, or if each step has a time
+    # of its own.
     frame_step: Annotated[int, Field(ge=1)] | None = None
+    # The sampled frame of each step, if the steps are not at equal distances
     frame_index: tuple[Count, ...] | None = None
 
     @property
@@ -154,22 +142,15 @@ class ArrayDocument(Document):
 
 
 class StageDocument(Document):
-    """The document stages/<key>.json, which says how the stage `key` was made.
-
-    fingerprint: the digest of `options`.
-    options: every option that changes the values of the stage.
-    weights: the option `weights` of the stage's network, or "".
-    arrays: the descriptions of the arrays that the stage writes.
-    upgraded_from: the fingerprint before the cache was upgraded, or "".
-    """
+    """The document stages/<key>.json, which says how the stage `key` was made."""
 
     schema_version: int = Field(ge=1)
     key: ObjectName
-    fingerprint: str
-    options: dict[str, Any]
-    weights: str
-    arrays: tuple[ArrayDocument, ...]
-    upgraded_from: str = ""
+    fingerprint: str  # the digest of `options`
+    options: dict[str, Any]  # every option that changes the values of the stage
+    weights: str  # the option `weights` of the stage's network, or ""
+    arrays: tuple[ArrayDocument, ...]  # the descriptions of the arrays that the stage writes
+    upgraded_from: str = ""  # the fingerprint before the cache was upgraded, or ""
 
     @model_validator(mode="after")
     def _belongs_together(self) -> "StageDocument":

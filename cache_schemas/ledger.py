@@ -75,71 +75,54 @@ class SealedObject(_Record):
 class Source(_Record):
     """The identity of a file at the moment when it was read. If the identity differs later, the file has changed. The
     file is a video, or a file of boxes or scene graphs that belongs to a video.
-
-    size: in bytes.
-    mtime_ns: the time of the last change, in nanoseconds. It is 0 if the store behind a URL does not report it.
-    digest: a digest of samples of the content.
-    etag: the text by which the store behind a URL identifies the content, or None.
     """
 
-    size: NumBytes
-    mtime_ns: int
-    digest: str
-    etag: str | None = None
+    size: NumBytes  # in bytes
+    mtime_ns: int  # the time of the last change, in nanoseconds. It is 0 if the store behind a URL does not report it.
+    digest: str  # a digest of samples of the content
+    etag: str | None = None  # the text by which the store behind a URL identifies the content, or None
 
 
 class Exported(_Record):
-    """Says that a shard was copied from another cache.
+    """Says that a shard was copied from another cache."""
 
-    kind: the kind of store of the other cache, "zarr" or "hdf5".
-    kinegraph: the version of kinegraph that made the copy.
-    at: the time of the copy (ISO 8601).
-    """
-
-    kind: str
-    kinegraph: str
-    at: str
+    kind: str  # the kind of store of the other cache, "zarr" or "hdf5"
+    kinegraph: str  # the version of kinegraph that made the copy
+    at: str  # the time of the copy (ISO 8601)
 
 
 class Record(_Record):
     """The ledger record of one stage and one shard. It says that the shard is done (sealed), what was written, what was
     read and how the values were computed.
-
-    key, shard, num_rows: the key of the stage, the number of the shard, and its number of rows.
-    fingerprint: the fingerprint of the stage.
-    objects: path of each written object, relative to the cache -> its size and digest.
-    failures, warnings: the failed clips, and the warnings of the video decoder.
-    sources: video_id -> identity of the video that was read.
-    files: video_id -> identity of the file of boxes or scene graphs that was read for the video.
-    versions, device, host, batch_size, threads: the software and hardware that computed the shard.
-    attempt: the number of the shard's lease, from 1.
-    seconds: kind of work -> the seconds that it took.
-    sealed_at: the date and time when the shard was finished (ISO 8601).
-    exported: set if the shard was copied from another cache. Only `objects` then describes the copy. All other fields
-        describe the original shard.
-    upgraded_from: the fingerprint of the stage before the cache was upgraded, if the shard is older than the upgrade.
     """
 
     latest_schema_version: ClassVar[int] = UPGRADE_SCHEMA_VERSION
     schema_version: int = Field(SCHEMA_VERSION, ge=1)
+    # `key`, `shard`, `num_rows`: the key of the stage, the number of the shard, and its number of rows
     key: str
     shard: int = Field(ge=0)
     num_rows: int = Field(ge=0, le=MAX_SHARD_CLIPS)
-    fingerprint: str
-    objects: dict[ObjectName, SealedObject]
+    fingerprint: str  # the fingerprint of the stage
+    objects: dict[ObjectName, SealedObject]  # path of each written object, relative to the cache -> its size and digest
+    # `failures`, `warnings`: the failed clips, and the warnings of the video decoder
     failures: list[Failure] = []
     warnings: list[Warned] = []
-    sources: dict[str, Source] = {}
+    sources: dict[str, Source] = {}  # video_id -> identity of the video that was read
+    # video_id -> identity of the file of boxes or scene graphs that was read for the video
     files: dict[str, Source] = Field({}, validation_alias=AliasChoices("files", "box_files"))  # early name: box_files
+    # `versions`, `device`, `host`, `batch_size`, `threads`: the software and hardware that computed the shard
     versions: dict[str, str] = {}
     device: str = ""
     batch_size: int = 0
     threads: int = 0
-    attempt: int = 1
-    seconds: dict[str, Annotated[float, Field(ge=0)]] = {}
+    attempt: int = 1  # the number of the shard's lease, from 1
+    seconds: dict[str, Annotated[float, Field(ge=0)]] = {}  # kind of work -> the seconds that it took
     host: str = ""
-    sealed_at: Annotated[str, AfterValidator(_date)] = ""
+    sealed_at: Annotated[str, AfterValidator(_date)] = ""  # the date and time when the shard was finished (ISO 8601)
+    # Set if the shard was copied from another cache. Only `objects` then describes the copy. All other fields describe
+    # the original shard.
     exported: Exported | None = None
+    # The fingerprint of the stage before the cache was upgraded, if the shard is older than the upgrade
     upgraded_from: str | None = None
 
     def upgraded(self, to: str) -> "Record":

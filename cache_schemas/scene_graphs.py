@@ -13,16 +13,11 @@ GRAPHS = "graphs"
 
 @dataclass(frozen=True, kw_only=True)
 class SceneObject:
-    """One object of a scene graph.
+    """One object of a scene graph."""
 
-    name: the name of its class.
-    is_linked: whether an edge leads from the object to the person.
-    relations: the names of the relations of the object to the person.
-    """
-
-    name: str
-    is_linked: bool
-    relations: tuple[str, ...]
+    name: str  # the name of its class
+    is_linked: bool  # whether an edge leads from the object to the person
+    relations: tuple[str, ...]  # the names of the relations of the object to the person
 
 
 @dataclass(frozen=True, kw_only=True)

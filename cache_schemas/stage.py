@@ -11,20 +11,15 @@ from kinegraph.cache_schemas.fingerprint import Options, are_imported, fingerpri
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage of a cache, for example the stage with the key `features/i3d`.
-
-    options: every option that changes the values of the stage. They include the digest of the network's weights and the
-        fingerprints of the stages that this stage reads.
-    arrays: the arrays that the stage writes.
-    weights: the entry `weights` of the config, for example the path of a file.
-    upgraded_from: the fingerprint before the cache was upgraded, or "".
-    """
+    """One stage of a cache, for example the stage with the key `features/i3d`."""
 
     key: str
+    # Every option that changes the values of the stage. They include the digest of the network's weights and the
+    # fingerprints of the stages that this stage reads.
     options: Options
-    arrays: tuple[ArraySpec, ...]
-    weights: str = ""
-    upgraded_from: str = ""
+    arrays: tuple[ArraySpec, ...]  # the arrays that the stage writes
+    weights: str = ""  # the entry `weights` of the config, for example the path of a file
+    upgraded_from: str = ""  # the fingerprint before the cache was upgraded, or ""
 
     @property
     def fingerprint(self) -> str:

@@ -54,21 +54,15 @@ EXIT_INTERRUPTED, EXIT_TERMINATED = 130, 143
 
 @dataclass
 class _Noted:
-    """The signal that came, and the settings of the signal handler.
-
-    signal: the number of the first signal that came, or 0.
-    words: the text that is printed after a stop.
-    is_raised: whether `check` has raised its exception.
-    obeying_pid: the id of the process that called `obey`.
-    ignored_after_first: the signals that are ignored from their second time on.
-    """
+    """The signal that came, and the settings of the signal handler."""
 
     # No lock guards the attributes, because the handler may run while the main thread holds any lock.
 
-    signal: int = 0
-    words: str = ""
-    is_raised: bool = False
-    obeying_pid: int = 0
+    signal: int = 0  # the number of the first signal that came, or 0
+    words: str = ""  # the text that is printed after a stop
+    is_raised: bool = False  # whether `check` has raised its exception
+    obeying_pid: int = 0  # the id of the process that called `obey`
+    # The signals that are ignored from their second time on
     ignored_after_first: frozenset[int] = field(default_factory=frozenset)
 
 

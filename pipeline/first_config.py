@@ -64,18 +64,16 @@ train:
 
 @dataclass(frozen=True, kw_only=True)
 class FirstConfig:
-    """A config that is not written yet: its `text`, and the `path` of the file to write.
-
-    - `num_videos`, `num_classes`: the numbers of videos and classes.
-    - `splits`: the name of each split -> its number of videos.
-    - `lists`: a tuple with the path of the csv file that lists the videos. Empty if there is no csv file.
-    """
+    """A config that is not written yet: its `text`, and the `path` of the file to write."""
 
     text: str
     path: Path
+    # `num_videos`, `num_classes`: the numbers of videos and classes
     num_videos: int
     num_classes: int
+    # The name of each split -> its number of videos
     splits: dict[str, int]  # videos of each
+    # A tuple with the path of the csv file that lists the videos. Empty if there is no csv file.
     lists: tuple[str, ...]  # csv files that were read
 
 

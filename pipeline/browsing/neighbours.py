@@ -46,16 +46,11 @@ class Neighbour(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RegionIndex:
-    """M regions of a cache with D channels, among which `nearest` searches.
+    """M regions of a cache with D channels, among which `nearest` searches."""
 
-    - `vectors`: float32 [M, D], the features of each region, scaled to length 1.
-    - `places`: [M, 3], (row, frame, box) of each region, as in Region.
-    - `num_all`: the approximate number of all regions of the cache. The index may have only a part of them.
-    """
-
-    vectors: np.ndarray
-    places: np.ndarray
-    num_all: int
+    vectors: np.ndarray  # float32 [M, D], the features of each region, scaled to length 1
+    places: np.ndarray  # [M, 3], (row, frame, box) of each region, as in Region
+    num_all: int  # the approximate number of all regions of the cache. The index may have only a part of them.
 
     def nearest(self, query: np.ndarray, most: int, without: np.ndarray) -> list[Neighbour]:
         """Returns the `most` regions whose features are most similar to the vector `query`, best first. Regions of the

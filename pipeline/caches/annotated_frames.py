@@ -21,20 +21,17 @@ MOST_OUTSIDE = 0.5  # share of a video's annotated frames that may lie in none o
 
 @dataclass(frozen=True, kw_only=True)
 class WithClips:
-    """The videos and intervals of a data set, and which of them have no clip.
+    """The videos and intervals of a data set, and which of them have no clip."""
 
-    listing: the videos and intervals without those in `without_clip`. If clips are windows: all whole videos.
-    listed: all videos and intervals. If clips are windows: all whole videos.
-    probes: path of each video -> its facts, such as the duration, or the error if the video cannot be used.
-    without_clip: the ids of the videos and intervals from which no clip can be made. They get no new rows. A video that
-        cannot be opened now is not among them.
-    warnings: sentences about files that seem to be other encodings than the owners' files.
-    """
-
+    # The videos and intervals without those in `without_clip`. If clips are windows: all whole videos.
     listing: Listing
-    listed: Listing
+    listed: Listing  # all videos and intervals. If clips are windows: all whole videos.
+    # Path of each video -> its facts, such as the duration, or the error if the video cannot be used
     probes: dict[str, Probe | DecodeError]
+    # The ids of the videos and intervals from which no clip can be made. They get no new rows. A video that cannot be
+    # opened now is not among them.
     without_clip: list[str] = field(default_factory=list)
+    # Sentences about files that seem to be other encodings than the owners' files
     warnings: list[str] = field(default_factory=list)
 
 

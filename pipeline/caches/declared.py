@@ -29,15 +29,11 @@ Digests = Mapping[str, str]  # stage key -> sha256 of its weights
 
 @dataclass(frozen=True)
 class Declared:
-    """The stages that a config asks for.
+    """The stages that a config asks for."""
 
-    recipe: the config.
-    stages: stage key -> stage. Each stage comes after the stages that it reads.
-    imported: the keys of the stages that `kinegraph import` made. They are read from the cache and never computed.
-    """
-
-    recipe: Recipe
-    stages: dict[str, Stage]
+    recipe: Recipe  # the config
+    stages: dict[str, Stage]  # stage key -> stage. Each stage comes after the stages that it reads.
+    # The keys of the stages that `kinegraph import` made. They are read from the cache and never computed.
     imported: frozenset[str] = frozenset()
 
     @property

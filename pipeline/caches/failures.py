@@ -20,19 +20,14 @@ UPSTREAM = "upstream"
 
 @dataclass(frozen=True, kw_only=True)
 class FailedClip:
-    """One failed clip, with one reason.
+    """One failed clip, with one reason."""
 
-    video, clip: the ids of the video and the clip.
-    stages: the keys of the stages in which the clip failed for this reason.
-    reason: one word, such as "timeout".
-    words: the full message.
-    """
-
+    # `video`, `clip`: the ids of the video and the clip
     video: str
     clip: str
-    stages: tuple[str, ...]
-    reason: str
-    words: str
+    stages: tuple[str, ...]  # the keys of the stages in which the clip failed for this reason
+    reason: str  # one word, such as "timeout"
+    words: str  # the full message
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

@@ -27,23 +27,18 @@ Probes = Mapping[str, Probe | DecodeError]
 class SplitSummary:
     """The numbers of one split. If the data set lists intervals of videos, each interval counts as a video, except in
     `hours`.
-
-    videos, clips: how many videos and clips the split has.
-    hours: the length of the videos. A video with several intervals counts once.
-    classes: how many classes occur in the split.
-    labels_per_class: how many labels a class has: (least, median, most), for example (0, 12.5, 40). All classes of the
-        data set count. None if no video of the split has a label.
-    unlabelled: how many videos have no label.
-    unreadable: how many videos could not be opened.
     """
 
+    # `videos`, `clips`: how many videos and clips the split has
     videos: int
     clips: int
-    hours: float
-    classes: int
+    hours: float  # the length of the videos. A video with several intervals counts once.
+    classes: int  # how many classes occur in the split
+    # How many labels a class has: (least, median, most), for example (0, 12.5, 40). All classes of the data set count.
+    # None if no video of the split has a label.
     labels_per_class: tuple[int, float, int] | None
-    unlabelled: int
-    unreadable: int
+    unlabelled: int  # how many videos have no label
+    unreadable: int  # how many videos could not be opened
 
     def to_json(self) -> dict[str, Any]:
         labels = (

@@ -56,48 +56,30 @@ REQUESTS_AT_ONCE = 16  # threads: each waits for the network more than it comput
 
 @dataclass(frozen=True, kw_only=True)
 class Indexed:
-    """The result of `kinegraph index`.
+    """The result of `kinegraph index`."""
 
-    cache: the cache with the new rows.
-    num_videos: the number of videos in the data set.
-    num_intervals: the number of intervals of videos in the data set.
-    num_new_rows: the number of rows that were added to `cache`.
-    unreadable: id of each video that could not be opened -> the error.
-    complaints: path of each video with a faulty file that can be read -> a sentence about the fault.
-    beyond_end: ids of intervals that end after the end of their video, but begin before it.
-    after_end: ids of intervals that begin at or after the end of their video.
-    without_window: ids of videos that are shorter than a window. They have no row.
-    without_frame: ids of videos and intervals without an annotated frame, if clips consist of annotated frames. They
-        have no row.
-    splits: name of each split -> its numbers of videos, clips, hours and classes.
-    left_out: ending -> number of files with this ending that are no videos (`.txt` -> 3).
-    warnings: sentences about labels that look like mistakes.
-    files: name of each split -> its numbers of listed, published, present, missing and unreadable videos. It is empty
-        unless the data set is in its owners' layout.
-    missing: name of each listed video without a file -> what was looked for. If `cache` has rows of the video, they
-        stay.
-    classes_from: the file or rule that decided the order of the classes, or "".
-    notes: sentences about what the data set dropped or changed.
-    differences: sentences about missing and unreadable videos, and about numbers that differ from the published ones.
-    """
-
-    cache: Cache
-    num_videos: int
-    num_intervals: int
-    num_new_rows: int
-    unreadable: dict[str, DecodeError]
-    complaints: dict[str, str]
-    beyond_end: list[str]
-    after_end: list[str]
-    without_window: list[str]
+    cache: Cache  # the cache with the new rows
+    num_videos: int  # the number of videos in the data set
+    num_intervals: int  # the number of intervals of videos in the data set
+    num_new_rows: int  # the number of rows that were added to `cache`
+    unreadable: dict[str, DecodeError]  # id of each video that could not be opened -> the error
+    complaints: dict[str, str]  # path of each video with a faulty file that can be read -> a sentence about the fault
+    beyond_end: list[str]  # ids of intervals that end after the end of their video, but begin before it
+    after_end: list[str]  # ids of intervals that begin at or after the end of their video
+    without_window: list[str]  # ids of videos that are shorter than a window. They have no row.
+    # Ids of videos and intervals without an annotated frame, if clips consist of annotated frames. They have no row.
     without_frame: list[str]
-    splits: dict[str, SplitSummary]
-    left_out: dict[str, int]
-    warnings: list[str]
+    splits: dict[str, SplitSummary]  # name of each split -> its numbers of videos, clips, hours and classes
+    left_out: dict[str, int]  # ending -> number of files with this ending that are no videos (`.txt` -> 3)
+    warnings: list[str]  # sentences about labels that look like mistakes
+    # Name of each split -> its numbers of listed, published, present, missing and unreadable videos. It is empty unless
+    # the data set is in its owners' layout.
     files: dict[str, SplitFiles]
+    # Name of each listed video without a file -> what was looked for. If `cache` has rows of the video, they stay.
     missing: dict[str, MissingVideo]
-    classes_from: str
-    notes: list[str]
+    classes_from: str  # the file or rule that decided the order of the classes, or ""
+    notes: list[str]  # sentences about what the data set dropped or changed
+    # Sentences about missing and unreadable videos, and about numbers that differ from the published ones
     differences: list[str]
 
     @property

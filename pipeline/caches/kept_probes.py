@@ -31,18 +31,12 @@ Stamp = tuple[int, int]  # size in bytes and time of the last change in ns, of a
 
 
 class KeptFrames(Document):
-    """The number and the times of the frames of a video, in the form in which they are stored as JSON.
+    """The number and the times of the frames of a video, in the form in which they are stored as JSON."""
 
-    number: the number of frames.
-    rate: frames per second.
-    slack_seconds: the tolerance with which times of frames are compared, for example 0.001.
-    times: the time of each frame in seconds, or None if they are not known.
-    """
-
-    number: int = Field(ge=0)
-    rate: float
-    slack_seconds: float
-    times: list[float] | None
+    number: int = Field(ge=0)  # the number of frames
+    rate: float  # frames per second
+    slack_seconds: float  # the tolerance with which times of frames are compared, for example 0.001
+    times: list[float] | None  # the time of each frame in seconds, or None if they are not known
 
     def frames(self) -> PresentedFrames:
         times = None if self.times is None else array("d", self.times)

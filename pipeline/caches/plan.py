@@ -48,27 +48,20 @@ class WorkUnit:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The work that an extraction has to do.
+    """The work that an extraction has to do."""
 
-    declared: all stages of the config.
-    keys: the keys of the stages that the plan covers.
-    shards: the numbers of the shards that the plan covers.
-    units: the work units. Each has a shard, and the keys of the stages to compute for it.
-    unchecked: keys of stages whose fingerprint is known only when the networks are built. Their option `weights`
-        differs from that in the cache, but two names may mean the same weights. Stages that read such a stage are
-        unchecked, too.
-    changed: shard number -> ids of the videos that changed since the shard was extracted. All stages of such a shard
-        run again.
-    changed_files: stage key -> shard number -> ids of the videos whose file of boxes or scene graphs changed. For such
-        a shard, the stage and the stages made from it run again.
-    """
-
-    declared: Declared
-    keys: tuple[str, ...]
-    shards: range | tuple[int, ...]
-    units: tuple[WorkUnit, ...]
+    declared: Declared  # all stages of the config
+    keys: tuple[str, ...]  # the keys of the stages that the plan covers
+    shards: range | tuple[int, ...]  # the numbers of the shards that the plan covers
+    units: tuple[WorkUnit, ...]  # the work units. Each has a shard, and the keys of the stages to compute for it.
+    # Keys of stages whose fingerprint is known only when the networks are built. Their option `weights` differs from
+    # that in the cache, but two names may mean the same weights. Stages that read such a stage are unchecked, too.
     unchecked: tuple[str, ...] = ()
+    # Shard number -> ids of the videos that changed since the shard was extracted. All stages of such a shard run
+    # again.
     changed: Changed = field(default_factory=dict)
+    # Stage key -> shard number -> ids of the videos whose file of boxes or scene graphs changed. For such a shard, the
+    # stage and the stages made from it run again.
     changed_files: dict[str, Changed] = field(default_factory=dict)
 
     @property

@@ -14,20 +14,13 @@ from kinegraph.stages.decode.probing import Probe
 
 @dataclass(frozen=True, kw_only=True)
 class SplitFiles:
-    """The numbers of videos of one split.
+    """The numbers of videos of one split."""
 
-    listed: videos in the label files.
-    published: the number that the owners publish, or None.
-    present: listed videos that have a file.
-    missing: listed videos that have no file.
-    unreadable: videos whose file could not be opened.
-    """
-
-    listed: int
-    published: int | None
-    present: int
-    missing: int
-    unreadable: int
+    listed: int  # videos in the label files
+    published: int | None  # the number that the owners publish, or None
+    present: int  # listed videos that have a file
+    missing: int  # listed videos that have no file
+    unreadable: int  # videos whose file could not be opened
 
     @property
     def differences(self) -> list[str]:

@@ -10,22 +10,14 @@ from kinegraph.pipeline.shards.pace import Sealed
 
 
 class Summary(NamedTuple):
-    """The counts of one ledger record.
+    """The counts of one ledger record."""
 
-    failed: reason of a failure, such as "timeout" -> number of clips that failed for it.
-    num_warned: the number of clips with warnings of the decoder.
-    num_bytes: the size of the shard's objects.
-    kinds: names of kinds of work, such as "copy".
-    seconds: the seconds that each of `kinds` took.
-    sealed: when and on which host the shard was finished, and its number of rows.
-    """
-
-    failed: dict[str, int]
-    num_warned: int
-    num_bytes: int
-    kinds: tuple[str, ...]
-    seconds: tuple[float, ...]
-    sealed: Sealed
+    failed: dict[str, int]  # reason of a failure, such as "timeout" -> number of clips that failed for it
+    num_warned: int  # the number of clips with warnings of the decoder
+    num_bytes: int  # the size of the shard's objects
+    kinds: tuple[str, ...]  # names of kinds of work, such as "copy"
+    seconds: tuple[float, ...]  # the seconds that each of `kinds` took
+    sealed: Sealed  # when and on which host the shard was finished, and its number of rows
 
     @classmethod
     def of(cls, record: Record) -> "Summary":

@@ -34,20 +34,13 @@ from kinegraph.stages.proposals.stage import proposals_per_frame
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """One fault of a cache.
+    """One fault of a cache."""
 
-    stage: the key of the stage with the fault. It is "" if `kind` is "document".
-    shard: the number of the shard. It is None if `kind` is "metadata" or "document".
-    object: the name of the file or the array with the fault.
-    kind: a word for the fault, such as "missing". docs/caches.md lists all kinds.
-    detail: what is wrong and what to do, or "".
-    """
-
-    stage: str
-    shard: int | None
-    object: str
-    kind: str
-    detail: str = ""
+    stage: str  # the key of the stage with the fault. It is "" if `kind` is "document".
+    shard: int | None  # the number of the shard. It is None if `kind` is "metadata" or "document".
+    object: str  # the name of the file or the array with the fault
+    kind: str  # a word for the fault, such as "missing". docs/caches.md lists all kinds.
+    detail: str = ""  # what is wrong and what to do, or ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,17 +47,13 @@ CocoEntry = dict[str, Any]
 
 
 class CocoSize(NamedTuple):
-    """The expected size of an export to COCO, before it is written.
+    """The expected size of an export to COCO, before it is written."""
 
-    - `num_clips`, `num_images`: the numbers of clips and images.
-    - `num_bytes`: about how many bytes all images will have.
-    - `free_bytes`: how many bytes are free in the folder of the export, or None if it is not known.
-    """
-
+    # `num_clips`, `num_images`: the numbers of clips and images
     num_clips: int
     num_images: int
-    num_bytes: int
-    free_bytes: int | None
+    num_bytes: int  # about how many bytes all images will have
+    free_bytes: int | None  # how many bytes are free in the folder of the export, or None if it is not known
 
 
 @dataclass(kw_only=True)

@@ -39,17 +39,13 @@ MAX_KEY_BYTES = 120  # a key and the name of an array together must fit into a f
 
 @dataclass(kw_only=True)
 class ExportedClips:
-    """The result of an export to tar files.
+    """The result of an export to tar files."""
 
-    - `num_clips`, `num_tars`: the numbers of exported clips and of tar files.
-    - `left_out`: {clip id: reason} of the clips that were left out.
-    - `damaged`: a sentence for each damaged shard of the cache.
-    """
-
+    # `num_clips`, `num_tars`: the numbers of exported clips and of tar files
     num_clips: int = 0
     num_tars: int = 0
-    left_out: dict[str, str] = field(default_factory=dict)
-    damaged: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)  # {clip id: reason} of the clips that were left out
+    damaged: list[str] = field(default_factory=list)  # a sentence for each damaged shard of the cache
 
 
 def export_webdataset(

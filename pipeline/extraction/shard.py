@@ -256,17 +256,12 @@ class ShardInProgress:
 
 @dataclass(frozen=True)
 class _KeyBatch:
-    """A batch as the runner of the stage `key` sees it. It implements the protocol `stages.stage.StageBatch`.
+    """A batch as the runner of the stage `key` sees it. It implements the protocol `stages.stage.StageBatch`."""
 
-    - `shard`: the shard to which the results go.
-    - `batch`: the rows and pixels of the batch.
-    - `slots`: the positions in the batch, from 0, of the rows that the runner has to compute.
-    """
-
-    shard: ShardInProgress
+    shard: ShardInProgress  # the shard to which the results go
     key: str
-    batch: PixelBatch
-    slots: list[int]
+    batch: PixelBatch  # the rows and pixels of the batch
+    slots: list[int]  # the positions in the batch, from 0, of the rows that the runner has to compute
 
     @property
     def rows(self) -> Sequence[ClipRow]:

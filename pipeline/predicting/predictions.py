@@ -83,18 +83,15 @@ def _joined(frames: Sequence[FrameBoxes]) -> FrameBoxes:
 class ScoredSpan:
     """The scores of the part [`start`, `end`) of a video, in seconds. Several clips may show the same part, for example
     under several crops. A span combines the scores of these clips.
-
-    - `probabilities`: the class probabilities [num_classes], from all clips that did not fail. None if all clips
-      failed.
-    - `failure`: why the first failed clip failed, or "" if no clip failed.
-    - `boxes`: the boxes that the head read, one FrameBoxes for each frame, in the order of time. Empty if the caller of
-      `predict` did not ask for boxes.
     """
 
     start: float
     end: float
+    # The class probabilities [num_classes], from all clips that did not fail. None if all clips failed.
     probabilities: Tensor | None
-    failure: str = ""
+    failure: str = ""  # why the first failed clip failed, or "" if no clip failed
+    # The boxes that the head read, one FrameBoxes for each frame, in the order of time. Empty if the caller of
+    # `predict` did not ask for boxes.
     boxes: tuple[FrameBoxes, ...] = ()
 
 

@@ -25,30 +25,27 @@ REFRESHES = 4  # per `seconds` of a lease
 class Lease:
     """One worker's claim on one shard. A lease becomes stale if the worker does not refresh it for `seconds`. Another
     worker may then take the shard over, with a new lease.
-
-    attempt: the number of this lease among the leases of the shard, from 1.
-    keys: the stages that the worker computes.
-    holder, host, host_name: a random name of the worker, a digest of its machine, and the machine's name.
-    pid, started: the number of the worker's process, and its start in clock ticks since the boot (0 if unknown).
-    deaths: how many earlier workers died while they held the shard, so that the shard may have killed them. None in
-        leases of earlier versions, where every earlier attempt counts as a death.
-    ahead: true while the shard waits, because its worker still works on a shard that it leased before this one. If the
-        worker dies then, this shard is not the cause.
-    refreshed_at: when the worker last refreshed the lease, in seconds since 1970 by the worker's clock.
     """
 
     shard: int
-    attempt: int
+    attempt: int  # the number of this lease among the leases of the shard, from 1
     seconds: Annotated[float, Field(ge=0, le=MAX_SECONDS)]
-    keys: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()  # the stages that the worker computes
+    # `holder`, `host`, `host_name`: a random name of the worker, a digest of its machine, and the machine's name
     holder: str = ""
     host: str = ""
     host_name: str = ""
+    # `pid`, `started`: the number of the worker's process, and its start in clock ticks since the boot (0 if unknown)
     pid: Annotated[int, Field(ge=0, lt=1 << 31)] = 0
     started: int = 0
+    # How many earlier workers died while they held the shard, so that the shard may have killed them. None in leases of
+    # earlier versions, where every earlier attempt counts as a death.
     deaths: int | None = None
+    # True while the shard waits, because its worker still works on a shard that it leased before this one. If the
+    # worker dies then, this shard is not the cause.
     ahead: bool = False
     refreshes: int = 0
+    # When the worker last refreshed the lease, in seconds since 1970 by the worker's clock
     refreshed_at: Annotated[float, Field(allow_inf_nan=False)] = 0.0
 
     @property

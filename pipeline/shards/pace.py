@@ -11,18 +11,12 @@ RECENT_RECORDS = 50
 
 
 class Sealed(NamedTuple):
-    """The time at which one shard was finished (sealed), and how long it took to compute.
+    """The time at which one shard was finished (sealed), and how long it took to compute."""
 
-    at: when the shard was finished, in seconds since 1970 by the clock of `host`.
-    rows: the number of rows of the shard.
-    seconds: the time that the work unit took to compute.
-    host: the name of the machine.
-    """
-
-    at: float
-    rows: int
-    seconds: float
-    host: str = ""
+    at: float  # when the shard was finished, in seconds since 1970 by the clock of `host`
+    rows: int  # the number of rows of the shard
+    seconds: float  # the time that the work unit took to compute
+    host: str = ""  # the name of the machine
 
     @classmethod
     def of(cls, record: Record) -> "Sealed":

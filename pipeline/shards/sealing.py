@@ -22,24 +22,20 @@ ShardRows = Sequence[tuple[ArraySpec, np.ndarray]]  # all arrays of one shard of
 
 @dataclass(kw_only=True)
 class StageOutput:
-    """Collects what the stage `stage` computes for one shard.
-
-    clip_ids: the id of the clip in each row of the shard.
-    arrays: array name -> values of all rows of the shard.
-    files: video id -> identity of the file of boxes or scene graphs that was read for the video.
-    failures, warnings: row number in the shard -> failure or warning of the clip.
-    kept: the numbers of the rows that the method `keep` has copied from the finished shard of an earlier run. The
-        methods `fail` and `warn` ignore these rows.
-    kept_sources: video id -> identity of the video file, for the rows in `kept`.
-    """
+    """Collects what the stage `stage` computes for one shard."""
 
     stage: Stage
-    clip_ids: list[str]
-    arrays: dict[str, np.ndarray] = field(init=False)
+    clip_ids: list[str]  # the id of the clip in each row of the shard
+    arrays: dict[str, np.ndarray] = field(init=False)  # array name -> values of all rows of the shard
+    # Video id -> identity of the file of boxes or scene graphs that was read for the video
     files: dict[str, Source] = field(default_factory=dict)
+    # `failures`, `warnings`: row number in the shard -> failure or warning of the clip
     failures: dict[int, Failure] = field(default_factory=dict)
     warnings: dict[int, Warned] = field(default_factory=dict)
+    # The numbers of the rows that the method `keep` has copied from the finished shard of an earlier run. The methods
+    # `fail` and `warn` ignore these rows.
     kept: frozenset[int] = frozenset()
+    # Video id -> identity of the video file, for the rows in `kept`
     kept_sources: dict[str, Source] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -104,21 +100,14 @@ class StageOutput:
 class Provenance:
     """The software, the device and the sizes with which a shard was computed. The fingerprint of the stage does not
     cover them.
-
-    versions: name of a software -> its version.
-    device: for example "cpu".
-    batch_size: the number of clips in a batch.
-    threads: the number of CPU threads.
-    compiled: the keys of the stages whose networks ran through torch.compile.
-    attempt: the number of the shard's lease, from 1.
     """
 
-    versions: dict[str, str]
-    device: str
-    batch_size: int
-    threads: int
-    compiled: frozenset[str] = frozenset()
-    attempt: int = 1
+    versions: dict[str, str]  # name of a software -> its version
+    device: str  # for example "cpu"
+    batch_size: int  # the number of clips in a batch
+    threads: int  # the number of CPU threads
+    compiled: frozenset[str] = frozenset()  # the keys of the stages whose networks ran through torch.compile
+    attempt: int = 1  # the number of the shard's lease, from 1
 
 
 def seal(

@@ -23,16 +23,13 @@ Attributes = Mapping[str, Mapping[str, str]]  # class -> attribute -> value
 class AttributeScore:
     """The mean score of all classes that have the same value of an attribute, for example of all classes whose
     attribute "object" is "ball".
-
-    - `attribute`, `value`: the names of the attribute and of its value.
-    - `num_classes`: the number of classes with this value that have a score.
-    - `score`: the mean score of these classes.
     """
 
+    # `attribute`, `value`: the names of the attribute and of its value
     attribute: str
     value: str
-    num_classes: int
-    score: float
+    num_classes: int  # the number of classes with this value that have a score
+    score: float  # the mean score of these classes
 
 
 def by_attribute(per_class: Mapping[str, float], attributes: Attributes) -> list[AttributeScore]:

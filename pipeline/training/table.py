@@ -55,16 +55,11 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
-    """A finished training run of one head with one seed.
+    """A finished training run of one head with one seed."""
 
-    - `folder`: the folder of the run.
-    - `results`: its scores and other results.
-    - `kept`: True if the run was finished before this command began. False if this command has trained it.
-    """
-
-    folder: Path
-    results: RunResults
-    kept: bool = False
+    folder: Path  # the folder of the run
+    results: RunResults  # its scores and other results
+    kept: bool = False  # True if the run was finished before this command began. False if this command has trained it.
 
 
 class RunsDiverged(TrainingDiverged):
@@ -78,16 +73,12 @@ class RunsDiverged(TrainingDiverged):
 
 @dataclass(frozen=True)
 class _RunToTrain:
-    """One run that is to be trained on the cache of `config`.
-
-    - `wanted`: the head, options, seed and folder of the run.
-    - `place`: the place of the run among all runs of the command, for messages.
-    - `on_epoch`, `on_step`: functions that are called with `place` and the record of each epoch or step.
-    """
+    """One run that is to be trained on the cache of `config`."""
 
     config: Config
-    wanted: WantedRun
-    place: RunPlace
+    wanted: WantedRun  # the head, options, seed and folder of the run
+    place: RunPlace  # the place of the run among all runs of the command, for messages
+    # `on_epoch`, `on_step`: functions that are called with `place` and the record of each epoch or step
     on_epoch: OnRunEpoch
     on_step: OnRunStep
 

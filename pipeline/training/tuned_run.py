@@ -27,16 +27,11 @@ from kinegraph.stages.training.state import remove_state
 
 @dataclass(frozen=True, kw_only=True)
 class TunedRun:
-    """The result of fine-tuning: a run whose head and backbones were trained together.
+    """The result of fine-tuning: a run whose head and backbones were trained together."""
 
-    - `folder`: the folder of the run.
-    - `results`: its scores and other results.
-    - `config_file`: a config with which `kinegraph extract` uses the tuned weights.
-    """
-
-    folder: Path
-    results: RunResults
-    config_file: Path
+    folder: Path  # the folder of the run
+    results: RunResults  # its scores and other results
+    config_file: Path  # a config with which `kinegraph extract` uses the tuned weights
 
 
 def save_tuned(

@@ -38,20 +38,16 @@ Times = tuple[tuple[float, ...] | None, ...]
 
 
 class Timing(BaseModel):
-    """The part of a row of clips.parquet that depends on the rules for choosing frames.
-
-    start_seconds, end_seconds: the span of the clip, in seconds from the first frame of the video.
-    target_times: the times of the wanted frames, in seconds from the first frame of the video.
-    crop: (x1, y1, x2, y2) in pixels of the video.
-    frame_width, frame_height: the size of a frame in pixels.
-    """
+    """The part of a row of clips.parquet that depends on the rules for choosing frames."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    # `start_seconds`, `end_seconds`: the span of the clip, in seconds from the first frame of the video
     start_seconds: float
     end_seconds: float
-    target_times: tuple[float, ...]
-    crop: tuple[float, float, float, float]
+    target_times: tuple[float, ...]  # the times of the wanted frames, in seconds from the first frame of the video
+    crop: tuple[float, float, float, float]  # (x1, y1, x2, y2) in pixels of the video
+    # `frame_width`, `frame_height`: the size of a frame in pixels
     frame_width: int
     frame_height: int
 
@@ -66,17 +62,6 @@ class Timing(BaseModel):
 class Verdict(BaseModel):
     """Says what an upgrade has to change in shard number `shard`.
 
-    of: a digest of the rows and ledger records that were compared.
-    rows: clip_id -> new values of the row, or None if the video cannot be opened. Only rows that change are listed.
-    reopened: the keys of the stages that have to be computed again. Each key comes after the keys that its stage reads.
-    frame_times: the new times of the frames of each row, in seconds, or None for a failed clip.
-    clips: the ledger record of the stage `clips` for this shard, before the upgrade.
-    differing: clip_id -> message, for clips that show other frames than before.
-    retimed: the ids of clips that show the same frames as before, at other times.
-    unread: clip_id -> message, for clips whose video cannot be read.
-    dropped: true if the user asked to count unread clips as differing, and there were unread clips.
-    judged: stage key -> digest of the ledger record at the time of the verdict.
-
     `frame_times` and `clips` are None if the times do not change.
     """
 
@@ -84,38 +69,33 @@ class Verdict(BaseModel):
 
     schema_version: Literal[1] = 1
     shard: int
-    of: str
+    of: str  # a digest of the rows and ledger records that were compared
+    # Clip_id -> new values of the row, or None if the video cannot be opened. Only rows that change are listed.
     rows: dict[str, Timing | None] = {}
+    # The keys of the stages that have to be computed again. Each key comes after the keys that its stage reads.
     reopened: tuple[str, ...] = ()
-    frame_times: Times | None = None
-    clips: Record | None = None
-    differing: dict[str, str] = {}
-    retimed: tuple[str, ...] = ()
-    unread: dict[str, str] = {}
-    dropped: bool = False
-    judged: dict[str, str] = {}
+    frame_times: Times | None = None  # the new times of the frames of each row, in seconds, or None for a failed clip
+    clips: Record | None = None  # the ledger record of the stage `clips` for this shard, before the upgrade
+    differing: dict[str, str] = {}  # clip_id -> message, for clips that show other frames than before
+    retimed: tuple[str, ...] = ()  # the ids of clips that show the same frames as before, at other times
+    unread: dict[str, str] = {}  # clip_id -> message, for clips whose video cannot be read
+    dropped: bool = False  # true if the user asked to count unread clips as differing, and there were unread clips
+    judged: dict[str, str] = {}  # stage key -> digest of the ledger record at the time of the verdict
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparer:
     """Compares the frames in the shards of a cache with the frames that the latest rules choose from the videos.
     Several threads may use one `Comparer`.
-
-    cache: the cache.
-    options: the clip options of the cache.
-    stages: the stages that are made from videos, each after the stages that it reads.
-    wanted: which frames are decoded.
-    rules: the version of the rules by which the cache was made.
-    staging: copies videos at URLs to this machine.
-    stopping: an event. Once it is set, comparisons raise Stopped.
     """
 
-    cache: Cache
-    options: ClipOptions
-    stages: dict[str, Stage]
-    wanted: Wanted
-    rules: int
-    staging: Staging
+    cache: Cache  # the cache
+    options: ClipOptions  # the clip options of the cache
+    stages: dict[str, Stage]  # the stages that are made from videos, each after the stages that it reads
+    wanted: Wanted  # which frames are decoded
+    rules: int  # the version of the rules by which the cache was made
+    staging: Staging  # copies videos at URLs to this machine
+    # An event. Once it is set, comparisons raise Stopped.
     stopping: threading.Event = field(default_factory=threading.Event)
 
     @classmethod

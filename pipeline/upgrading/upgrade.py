@@ -66,25 +66,21 @@ class FrameReport:
     """The result of comparing the frames in a cache with the frames that the latest rules choose from its videos. A
     clip is `same`, `retimed` (the same frames at other times), `differ` (other frames) or `unread` (its video cannot be
     read). A shard has the worst result of its clips: `unread`, then `differ`, then `retimed`, then `same`.
-
-    cache, num_shards: the path of the cache, and the number of its shards.
-    version: the version of the stage `clips` before an upgrade. If it is the latest version, nothing was compared.
-    upgraded: whether the cache was upgraded after the comparison.
-    dropped: true if the user asked to count unread clips as different, and there were unread clips.
-    shards: result -> number of shards.
-    clips: result -> number of clips, without `same`.
-    differing: clip_id -> message, for a few clips with other frames.
-    unread: clip_id -> message, for a few clips whose video cannot be read.
     """
 
+    # `cache`, `num_shards`: the path of the cache, and the number of its shards
     cache: str
+    # The version of the stage `clips` before an upgrade. If it is the latest version, nothing was compared.
     version: int
     num_shards: int
-    upgraded: bool = False
-    dropped: bool = False
+    upgraded: bool = False  # whether the cache was upgraded after the comparison
+    dropped: bool = False  # true if the user asked to count unread clips as different, and there were unread clips
+    # Result -> number of shards
     shards: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("same", "retimed", "differ", "unread"), 0))
+    # Result -> number of clips, without `same`
     clips: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("retimed", "differ", "unread"), 0))
-    differing: dict[str, str] = field(default_factory=dict)
+    differing: dict[str, str] = field(default_factory=dict)  # clip_id -> message, for a few clips with other frames
+    # Clip_id -> message, for a few clips whose video cannot be read
     unread: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -16,16 +16,11 @@ from kinegraph.stages.backbones.resnet3d import ResidualStage
 
 
 class BlockWidths(NamedTuple):
-    """The numbers of channels of a residual block.
+    """The numbers of channels of a residual block."""
 
-    `inner`: channels of the depthwise convolution.
-    `out`: channels of the output of the block.
-    `squeezed`: channels of the narrow layer of the squeeze-and-excitation. 0 means that the block has none.
-    """
-
-    inner: int
-    out: int
-    squeezed: int = 0
+    inner: int  # channels of the depthwise convolution
+    out: int  # channels of the output of the block
+    squeezed: int = 0  # channels of the narrow layer of the squeeze-and-excitation. 0 means that the block has none.
 
 
 class SqueezeExcitation(nn.Module):

@@ -19,15 +19,11 @@ INSIDE_SECONDS = 1e-5  # times this long before an interval's end never take the
 
 @dataclass(frozen=True, kw_only=True)
 class SampledClip:
-    """One clip: which frames it takes from a video.
+    """One clip: which frames it takes from a video."""
 
-    `times`: the target times of its frames in seconds from the first frame of the video.
-    `interval`: the part [start, end) of the video that the clip represents, in seconds.
-    `frames`: the numbers of the frames, from 0, if frames are chosen by number. Otherwise, and for windows, None.
-    """
-
-    times: tuple[float, ...]
-    interval: Interval
+    times: tuple[float, ...]  # the target times of its frames in seconds from the first frame of the video
+    interval: Interval  # the part [start, end) of the video that the clip represents, in seconds
+    # The numbers of the frames, from 0, if frames are chosen by number. Otherwise, and for windows, None.
     frames: tuple[int, ...] | None = None
 
 

@@ -19,16 +19,12 @@ from kinegraph.stages.decode.wanted import Size, Square
 
 @dataclass
 class FramePixels:
-    """The pixels of one frame of a video, and the pictures that were made from the frame so far.
+    """The pixels of one frame of a video, and the pictures that were made from the frame so far."""
 
-    `size`: (width, height) of the frame in px.
-    `rgb`: a function that returns the frame as RGB pixels, uint8 [height, width, 3]. The function is called only if
-    needed.
-    `scaled`: a function: size -> the frame, resized to this size by libswscale. The function is called only if needed.
-    """
-
-    size: Size
+    size: Size  # (width, height) of the frame in px
+    # A function that returns the frame as RGB pixels, uint8 [height, width, 3]. The function is called only if needed.
     rgb: Callable[[], np.ndarray]
+    # A function: size -> the frame, resized to this size by libswscale. The function is called only if needed.
     scaled: Callable[[Size], np.ndarray]
     _made: dict[object, np.ndarray] = field(default_factory=dict)
 

@@ -74,14 +74,12 @@ _CANDIDATES = 64
 class Truth:
     """The content of a generated clip of the demo: four things, which are small shapes with a digit. Thing 0, the
     actor, interacts with thing 1. Things 2 and 3 are distractors, which touch nothing.
-
-    `boxes`: the box (x1, y1, x2, y2) of each thing in each frame, in px, [NUM_FRAMES, 4, 4].
-    `label`: the class number.
-    `digits`: the digit, 0 to 9, on each thing.
     """
 
+    # The box (x1, y1, x2, y2) of each thing in each frame, in px, [NUM_FRAMES, 4, 4]
     boxes: FloatArray  # [NUM_FRAMES, NUM_THINGS, 4] xyxy, pixels
-    label: int
+    label: int  # the class number
+    # The digit, 0 to 9, on each thing
     digits: tuple[int, ...]  # the value each thing bears
 
     @property

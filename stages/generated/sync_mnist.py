@@ -68,16 +68,11 @@ def classes(digit_values: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipDigits:
-    """The digits of one clip, before it is drawn.
+    """The digits of one clip, before it is drawn."""
 
-    `image_indices`: the index of the picture of each digit, in the pictures of the split.
-    `values`: the value, 0 to 9, that each of these pictures shows.
-    `in_step`: whether the first two digits make the same steps.
-    """
-
-    image_indices: tuple[int, ...]
-    values: tuple[int, ...]
-    in_step: bool
+    image_indices: tuple[int, ...]  # the index of the picture of each digit, in the pictures of the split
+    values: tuple[int, ...]  # the value, 0 to 9, that each of these pictures shows
+    in_step: bool  # whether the first two digits make the same steps
 
     def label(self, digit_values: int) -> int:
         """Returns the class number of the clip. `digit_values` is the number of values that digits of the data set

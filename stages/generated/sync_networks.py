@@ -43,15 +43,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scenes:
-    """A batch of B clips of T frames, with n digits in each clip that move independently of each other.
+    """A batch of B clips of T frames, with n digits in each clip that move independently of each other."""
 
-    `frames`: grey pixels, uint8 [B, T, 64, 64].
-    `values`: the value, 0 to 9, of each digit, [B, n].
-    `centres`: the centre (row, column) of each digit in each frame, in px of the frame, [B, T, n, 2].
-    """
-
+    # Grey pixels, uint8 [B, T, 64, 64]
     frames: Tensor  # [B, T, 64, 64] uint8
+    # The value, 0 to 9, of each digit, [B, n]
     values: Tensor  # [B, n]
+    # The centre (row, column) of each digit in each frame, in px of the frame, [B, T, n, 2]
     centres: Tensor  # [B, T, n, 2], row and column in pixels of the frame
 
 

@@ -73,15 +73,13 @@ def masked_graph(
 class NodeMessages:
     """The messages between the nodes of each frame. A node is a cell of the map. There are P pairs of a sender and a
     receiver.
-
-    - `strengths`: [B, T, P], the L2 norm of each message times its attention weight.
-    - `senders`, `receivers`: [P], the numbers of the two nodes of each pair, counted from 0.
-    - `cells`: the rectangle of each node in the map, as (x1, y1, x2, y2) from 0 to 1.
     """
 
-    strengths: Tensor
+    strengths: Tensor  # [B, T, P], the L2 norm of each message times its attention weight
+    # `senders`, `receivers`: [P], the numbers of the two nodes of each pair, counted from 0
     senders: Sequence[int]
     receivers: Sequence[int]
+    # The rectangle of each node in the map, as (x1, y1, x2, y2) from 0 to 1
     cells: Sequence[tuple[float, float, float, float]]
 
 

@@ -51,16 +51,12 @@ class TapOptions(HeadOptions):
 
 @dataclass(frozen=True)
 class FeatureSource:
-    """One tap of a backbone, which is a layer whose output is cached.
+    """One tap of a backbone, which is a layer whose output is cached."""
 
-    - `backbone`: the name of the backbone in the config.
-    - `tap`: the name of the layer.
-    - `is_vector`: whether the output has vectors and no maps. `tap` is then the name of a class token, such as
-      "blocks_11_class", or "head" for the output of the network.
-    """
-
-    backbone: str
-    tap: str
+    backbone: str  # the name of the backbone in the config
+    tap: str  # the name of the layer
+    # Whether the output has vectors and no maps. `tap` is then the name of a class token, such as "blocks_11_class", or
+    # "head" for the output of the network.
     is_vector: bool = False
 
     def array(self, kind: str) -> str:

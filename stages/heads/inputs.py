@@ -168,15 +168,12 @@ def crop_array(source: FeatureSource, spec: Spec) -> str:
 class Regions:
     """The regions of a batch of clips, with N regions of a frame and C channels. A region is the part of a frame inside
     a box.
-
-    - `features`: [B, T, N, C], with zeros where `valid` is false.
-    - `valid`: bool [B, T, N]. It is false for padding, and for boxes outside the rectangle that the backbone sees.
-    - `boxes`: [B, T, N, 4], (x1, y1, x2, y2) in pixels of the video. None if the head reads no boxes.
     """
 
-    features: Tensor
+    features: Tensor  # [B, T, N, C], with zeros where `valid` is false
+    # Bool [B, T, N]. It is false for padding, and for boxes outside the rectangle that the backbone sees.
     valid: Tensor
-    boxes: Tensor | None
+    boxes: Tensor | None  # [B, T, N, 4], (x1, y1, x2, y2) in pixels of the video. None if the head reads no boxes.
 
 
 class ProposalReader:

@@ -127,16 +127,13 @@ class SpaceTimeGraph(nn.Module):
 class SpaceStage(nn.Module):
     """A space stage of RSTG, in which the V nodes of each frame send messages to each other once (RSTG paper, eq. 1 to
     5). `forward` maps nodes [B, T, V, D] to new nodes of the same shape.
-
-    - `sender`, `receiver`: [P], the numbers of the two nodes of each of P pairs.
-    - `receives`: [V, P], which is 1 if the node is the receiver of the pair, else 0.
-    - `position`: [V, 36], the position code of each node, or [V, 0] if the option `positional` is false.
     """
 
+    # `sender`, `receiver`: [P], the numbers of the two nodes of each of P pairs
     sender: Tensor
     receiver: Tensor
-    receives: Tensor
-    position: Tensor
+    receives: Tensor  # [V, P], which is 1 if the node is the receiver of the pair, else 0
+    position: Tensor  # [V, 36], the position code of each node, or [V, 0] if the option `positional` is false
 
     def __init__(self, options: RstgBlockOptions) -> None:
         super().__init__()

@@ -13,17 +13,13 @@ RAGGED = frozenset({"boxes", "regions"})  # roles whose second axis may differ a
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureLayout:
-    """The properties that the features of all videos of an import share.
+    """The properties that the features of all videos of an import share."""
 
-    - `num_frames`: the number of frames per video.
-    - `shapes`: {role of an array: shape of one frame}, for example {"boxes": (10, 4)}. The first axis of the roles
-      "boxes" and "regions" is the largest number of regions in any frame. Frames with fewer regions are padded.
-    - `dtype`: the type in which maps and regions are stored, "float16" or "float32".
-    """
-
-    num_frames: int
+    num_frames: int  # the number of frames per video
+    # {role of an array: shape of one frame}, for example {"boxes": (10, 4)}. The first axis of the roles "boxes" and
+    # "regions" is the largest number of regions in any frame. Frames with fewer regions are padded.
     shapes: Mapping[str, tuple[int, ...]]
-    dtype: str
+    dtype: str  # the type in which maps and regions are stored, "float16" or "float32"
 
 
 def common_layout(files: FeatureFiles, videos: Iterable[str], num_frames: int | None) -> FeatureLayout:

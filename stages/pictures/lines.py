@@ -18,15 +18,11 @@ WHOLE = ("epoch", "time step", "rank")  # axes of whole numbers
 class Line:
     """One line of a figure, for example a learning curve. The line is drawn as the mean of several seeds, with a band
     from the smallest to the largest value of the seeds.
-
-    - `name`: the text at the end of the line.
-    - `x`: [n], the x of n points.
-    - `y`: [seeds, n], the y of each seed at these points. NaN means that the seed has no value.
     """
 
-    name: str
-    x: np.ndarray
-    y: np.ndarray
+    name: str  # the text at the end of the line
+    x: np.ndarray  # [n], the x of n points
+    y: np.ndarray  # [seeds, n], the y of each seed at these points. NaN means that the seed has no value.
 
 
 def lines(

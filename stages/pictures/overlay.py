@@ -49,16 +49,12 @@ class OverlayLayout:
     """The sizes of all frames of one overlay video, in px. A frame consists of the picture and of a band below the
     picture.
 
-    - `picture`: (width, height) of the picture.
-    - `size`: (width, height) of the whole frame.
-    - `font_px`: the height of letters.
-
     Widths and heights are even, because video encoders need even numbers.
     """
 
-    picture: Size
-    size: Size
-    font_px: int
+    picture: Size  # (width, height) of the picture
+    size: Size  # (width, height) of the whole frame
+    font_px: int  # the height of letters
 
     @classmethod
     def fitted(cls, width: int, height: int, max_height: int, num_bars: int) -> "OverlayLayout":

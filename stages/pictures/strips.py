@@ -102,17 +102,14 @@ class StripFrame:
 class Strip:
     """Frames of a clip side by side, as one picture. A notebook shows a Strip. `savefig("strip.svg")` writes it to a
     file.
-
-    - `frames`: the frames.
-    - `columns`: the number of frames per row.
-    - `name`, `title`, `description`, `data`: as in a Picture.
     """
 
+    # `name`, `title`, `description`, `data`: as in a Picture
     name: str
     title: str
     description: str
-    frames: Sequence[StripFrame]
-    columns: int = 4
+    frames: Sequence[StripFrame]  # the frames
+    columns: int = 4  # the number of frames per row
     data: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def svg(self) -> str:

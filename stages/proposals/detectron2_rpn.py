@@ -28,16 +28,12 @@ CELL_ANCHORS = "proposal_generator.anchor_generator.cell_anchors."  # prefix of 
 
 @dataclass(frozen=True)
 class Widths:
-    """The numbers of channels and blocks of a network of detectron2.
+    """The numbers of channels and blocks of a network of detectron2."""
 
-    `stem`: the number of channels of the first convolution.
-    `stages`: (blocks, channels inside a block, channels of the output of a block) for each of res2 to res5.
-    `pyramid`: the number of channels of each map of the feature pyramid.
-    """
-
-    stem: int
+    stem: int  # the number of channels of the first convolution
+    # (blocks, channels inside a block, channels of the output of a block) for each of res2 to res5
     stages: tuple[tuple[int, int, int], ...]
-    pyramid: int
+    pyramid: int  # the number of channels of each map of the feature pyramid
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor]) -> "Widths":

@@ -21,15 +21,11 @@ FIRST_TRIED = 8  # times `top` candidates usually have `top` boxes that remain a
 
 @dataclass(frozen=True, kw_only=True)
 class Proposals:
-    """The best boxes of F frames of one size, at most `top` of each frame.
+    """The best boxes of F frames of one size, at most `top` of each frame."""
 
-    `boxes`: [F, top, 4] float32, (x1, y1, x2, y2) in pixels of the frames.
-    `scores`: [F, top] float32, objectness logits in descending order.
-    `count`: [F] int64, the number of boxes of each frame. `boxes` and `scores` are 0 after the last box of a frame.
-    """
-
-    boxes: Tensor
-    scores: Tensor
+    boxes: Tensor  # [F, top, 4] float32, (x1, y1, x2, y2) in pixels of the frames
+    scores: Tensor  # [F, top] float32, objectness logits in descending order
+    # [F] int64, the number of boxes of each frame. `boxes` and `scores` are 0 after the last box of a frame.
     count: Tensor
 
     def __post_init__(self) -> None:

@@ -18,16 +18,11 @@ MODIFIED = ("LastModified", "last_modified", "Last-Modified", "mtime", "updated"
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteInfo:
-    """The facts that a store reports about a video at a URL.
+    """The facts that a store reports about a video at a URL."""
 
-    `size`: the size in bytes, or None if the store does not report it.
-    `mtime_ns`: the time of the last change in ns since 1970, or 0 if the store does not report it.
-    `etag`: the store's name for the version of the file, or None if the store does not report it.
-    """
-
-    size: int | None
-    mtime_ns: int
-    etag: str | None
+    size: int | None  # the size in bytes, or None if the store does not report it
+    mtime_ns: int  # the time of the last change in ns since 1970, or 0 if the store does not report it
+    etag: str | None  # the store's name for the version of the file, or None if the store does not report it
 
     @classmethod
     def from_store(cls, info: Mapping[str, Any]) -> "RemoteInfo":

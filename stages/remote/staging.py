@@ -35,16 +35,12 @@ MAX_ENDING = 16  # characters; a longer ending is a name with a dot in it
 
 @dataclass(frozen=True)
 class LocalVideo:
-    """The file of a video on this machine: the video itself, or a copy of a video at a URL.
+    """The file of a video on this machine: the video itself, or a copy of a video at a URL."""
 
-    `file`: the path of the file.
-    `original`: for a copy, (URL of the video, RemoteInfo of the URL). Otherwise None.
-    `fetch_seconds`: how long copying took. 0 if the file is no copy.
-    """
-
-    file: str
+    file: str  # the path of the file
+    # For a copy, (URL of the video, RemoteInfo of the URL). Otherwise None.
     original: tuple[str, RemoteInfo] | None = None
-    fetch_seconds: float = field(default=0.0, compare=False)
+    fetch_seconds: float = field(default=0.0, compare=False)  # how long copying took. 0 if the file is no copy.
 
     def identity(self) -> Source | None:
         """Returns the Source that identifies the video in the ledger: size, time of change and digest. For a copy, the

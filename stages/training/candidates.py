@@ -38,15 +38,11 @@ class SideBySide(nn.Module):
 class Validation:
     """The result of the validation of a head after one epoch. A head may have several candidates: copies of its layers,
     each with its own learning rate and weight decay.
-
-    - `metrics`: {name: value} of the metrics of the best candidate, and its "loss".
-    - `candidate`: the number of the best candidate, counted from 0.
-    - `of_candidates`: {name of the candidate: metric}. None if its loss or a score is not finite. Empty for a head
-      without candidates.
     """
 
-    metrics: dict[str, float]
-    candidate: int = 0
+    metrics: dict[str, float]  # {name: value} of the metrics of the best candidate, and its "loss"
+    candidate: int = 0  # the number of the best candidate, counted from 0
+    # {name of the candidate: metric}. None if its loss or a score is not finite. Empty for a head without candidates.
     of_candidates: dict[str, float | None] = field(default_factory=dict)
 
 

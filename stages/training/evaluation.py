@@ -33,16 +33,11 @@ class ScoresNotFinite(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class VideoScores:
-    """The scores and labels of all V videos of a split, in the order of the data set's list.
+    """The scores and labels of all V videos of a split, in the order of the data set's list."""
 
-    - `video_ids`: the ids of the videos.
-    - `scores`: float64 [V, K] for K classes. A video of which every clip failed has -inf.
-    - `labels`: int64 [V], one class number for each video, or multi-hot [V, K].
-    """
-
-    video_ids: tuple[str, ...]
-    scores: Tensor
-    labels: Tensor
+    video_ids: tuple[str, ...]  # the ids of the videos
+    scores: Tensor  # float64 [V, K] for K classes. A video of which every clip failed has -inf.
+    labels: Tensor  # int64 [V], one class number for each video, or multi-hot [V, K]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -72,16 +72,11 @@ def _rank_of_label(scores: Tensor, labels: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class CharadesMap:
-    """The average precisions of K classes, and two means over the classes.
+    """The average precisions of K classes, and two means over the classes."""
 
-    - `per_class`: float64 [K]. It is NaN for a class without videos. The two means leave such classes out.
-    - `mean`: the mean over the classes (mAP).
-    - `weighted`: the mean in which each class counts by its number of videos (wAP).
-    """
-
-    per_class: Tensor
-    mean: float
-    weighted: float
+    per_class: Tensor  # float64 [K]. It is NaN for a class without videos. The two means leave such classes out.
+    mean: float  # the mean over the classes (mAP)
+    weighted: float  # the mean in which each class counts by its number of videos (wAP)
 
 
 def charades_map(scores: Tensor, labels: Tensor) -> CharadesMap:

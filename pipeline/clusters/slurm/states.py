@@ -34,17 +34,12 @@ IndexedStates = Iterable[tuple[int, "TaskState"]]
 
 @dataclass(frozen=True, kw_only=True)
 class TaskState:
-    """The state of one task of a SLURM job array.
+    """The state of one task of a SLURM job array."""
 
-    - `state`: "pending", "running", "done", "stopped" (by a signal or its time limit, with work left), "failed" or
-      "unknown".
-    - `detail`: SLURM's word for the state, or "exit code <n>" if the task ended by itself with an error.
-    - `exit_code`: the exit code of the task, 0 if it is unknown.
-    """
-
+    # "pending", "running", "done", "stopped" (by a signal or its time limit, with work left), "failed" or "unknown"
     state: StateWord
-    detail: str = ""
-    exit_code: int = 0
+    detail: str = ""  # SLURM's word for the state, or "exit code <n>" if the task ended by itself with an error
+    exit_code: int = 0  # the exit code of the task, 0 if it is unknown
 
     @property
     def is_over(self) -> bool:
@@ -53,15 +48,11 @@ class TaskState:
 
 @dataclass(frozen=True, kw_only=True)
 class ArrayState:
-    """The states of all tasks of a SLURM job array.
+    """The states of all tasks of a SLURM job array."""
 
-    - `tasks`: the index of a task in the array -> its state.
-    - `answered`: whether SLURM answered. If not, a task of unknown state may still run.
-    - `missing`: a sentence for the user if no program of SLURM is on this machine and states are unknown, otherwise "".
-    """
-
-    tasks: dict[int, TaskState]
-    answered: bool
+    tasks: dict[int, TaskState]  # the index of a task in the array -> its state
+    answered: bool  # whether SLURM answered. If not, a task of unknown state may still run.
+    # A sentence for the user if no program of SLURM is on this machine and states are unknown, otherwise ""
     missing: str = ""
 
     @property

@@ -14,16 +14,11 @@ from kinegraph.cache_schemas import stopping
 
 @dataclass(frozen=True)
 class Forward:
-    """A recorded call of a network, which the benchmark can repeat.
+    """A recorded call of a network, which the benchmark can repeat."""
 
-    - `network`: the network that was called.
-    - `arguments`: the arguments of the call. Tensors are copies, on the device of the original tensors.
-    - `autocast_dtype`: the type to which autocast converted in the call, or None if autocast was off.
-    """
-
-    network: nn.Module
-    arguments: tuple[Any, ...]
-    autocast_dtype: torch.dtype | None
+    network: nn.Module  # the network that was called
+    arguments: tuple[Any, ...]  # the arguments of the call. Tensors are copies, on the device of the original tensors.
+    autocast_dtype: torch.dtype | None  # the type to which autocast converted in the call, or None if autocast was off
 
 
 @dataclass
