@@ -91,11 +91,11 @@ class FinetuneDemoResult:
 
 def demo_config(path: Path, out: Path | None, overrides: Sequence[str] = ()) -> Config:
     """Reads the config of a demo from the file `path` and returns it. If `out` is a folder, the cache, the videos and
-    the runs are put into this folder.
+    the runs are put into it.
 
-    If the device is slow at bf16, backbones and heads compute in float32 instead, and a log line names them. Values in
-    `overrides` ("section.key=value") replace all other values. Raises ConfigError if the config has no section
-    `dataset` or no variants in the section `train`.
+    If the device is slow at bf16, networks compute in float32 instead, and a log line says so. Values in `overrides`
+    ("section.key=value") replace all other values. Raises ConfigError if the config has no section `dataset` or no
+    variants in the section `train`.
     """
     names = {"cache": "cache", "dataset.root": "videos", "train.run": "runs"} if out else {}
     places = [f"{key}={out}/{name}" for key, name in names.items()]
@@ -124,11 +124,11 @@ def run_demo(config: Config, seeds: int, note: Callable[[str], None], *, overwri
     """Generates videos, extracts features, trains each head in `train.variants` with `seeds` seeds, and scores each run
     on the test videos. Returns the table of scores as a DemoResult.
 
-    If an earlier call was stopped, the runs that it finished are not trained again, unless `overwrite` is True. If the
-    earlier call was not stopped, all runs are trained again. `note` is called with a line of text at each step.
+    Runs that an earlier, stopped call finished are kept, unless `overwrite` is true. `note` is called with a line of
+    text at each step.
 
-    Raises UnusableClips before the extraction if test videos lack labels. Raises RunExists if a finished run that is
-    kept had other options or clips than `config`. Raises RunsDiverged if all runs diverged.
+    Raises UnusableClips before the extraction if test videos lack labels. Raises RunExists if a kept run had other
+    options or clips than `config`. Raises RunsDiverged if all runs diverged.
     """
     begun = time.monotonic()
     assert config.dataset is not None

@@ -80,10 +80,8 @@ class FirstConfig:
 def first_config(folder: str, path: Path | None = None, annotations: str | None = None) -> FirstConfig:
     """Lists the videos below `folder` and returns a config for them as a FirstConfig. Writes nothing.
 
-    - `path`: the config file. Default: the name of the folder with .yaml, in the working directory (`data/cats` ->
-      `cats.yaml`).
-    - `annotations`: a csv file that lists the videos. Default: the csv file in `folder` that lists videos, if there is
-      one.
+    - `path`: the config file. Default: the name of the folder with .yaml, in the working directory.
+    - `annotations`: a csv file that lists the videos. Default: the only such file in `folder`.
 
     Raises ConfigError if the config file exists, if `folder` is a URL, or if several csv files in `folder` list videos
     and `annotations` is None. Raises DatasetError if the videos cannot be listed.

@@ -40,18 +40,16 @@ def own_names(port: int) -> tuple[str, ...]:
 
 
 class Guard:
-    """Passes a request on to the web application `app` if the request keeps the rules below, and refuses it otherwise.
-    A Guard is itself an ASGI application (Python's interface of web servers).
+    """Passes a request on to the web application `app` if the request keeps these rules, and refuses it otherwise. A
+    Guard is an ASGI application (Python's interface of web servers).
 
-    - The header Host must name this server, else the status is 421. This rule stops a domain name that points to
-      127.0.0.1.
+    - The header Host must name this server, else the status is 421. This stops a domain name that points to 127.0.0.1.
     - The method must be GET or HEAD, else the status is 405.
     - A header Origin must name this server, else the status is 403.
     - The request must have the secret `token`, in the address or in a cookie, else the status is 403.
 
-    An address with the token sets the cookie and redirects to the address without the token. The name of the cookie
-    contains the `port`, because all servers of 127.0.0.1 share cookies. Every answer gets the headers HEADERS, and
-    `Cache-Control: private` if `app` sets no Cache-Control.
+    An address with the token sets the cookie and redirects to the address without the token. Every answer gets the
+    headers HEADERS. `port` is a part of the cookie's name, because all servers of 127.0.0.1 share cookies.
     """
 
     def __init__(self, app: ASGIApp, *, port: int, token: str) -> None:

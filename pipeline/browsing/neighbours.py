@@ -161,8 +161,8 @@ def build_index(clips: ShownClips, spec: ArraySpec) -> RegionIndex:
 
 
 def box_frames_of(cache: Cache, spec: ArraySpec) -> np.ndarray:
-    """Returns int64 [time steps]. Element t is the number of the frame to which time step t of the array `spec`
-    belongs. Only frames that have boxes are counted, from 0.
+    """Returns int64 [time steps]: the index of the frame to which each time step of the array `spec` belongs. The index
+    counts only frames that have boxes, from 0.
     """
     return frames_with_boxes(spec, cache.array(BOXES))
 

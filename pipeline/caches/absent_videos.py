@@ -11,11 +11,11 @@ from kinegraph.stages.datasets.listing import Entry, Listing, listing_of
 
 def with_absent(listing: Listing, cache: Cache | None) -> tuple[Listing, frozenset[str]]:
     """Returns (a copy of `listing` with added videos, the paths of the added videos). With the copy, `kinegraph index`
-    keeps the rows of videos whose files are gone. `listing` is a data set with the videos that have a file.
+    keeps the rows of videos whose files are gone.
 
-    A video is added if it has rows in `cache`, the label files list it, and its file is missing. `cache` is the cache
-    before this `index`, or None. An added video has the labels and the split that the label files have now. The field
-    `missing` of the copy still lists the video. One more sentence in the field `notes` says how many videos were added.
+    A video is added if it has rows in `cache`, the label files list it, and its file is missing. It gets the labels and
+    the split of the label files. `cache` is the cache before this `index`, or None. The field `notes` of the copy says
+    how many videos were added.
     """
     if cache is None or not listing.absent or not cache.storage.exists(TABLE):
         return listing, frozenset()

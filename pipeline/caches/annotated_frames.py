@@ -39,8 +39,8 @@ def with_clips(listing: Listing, probes: Probes, options: ClipOptions, *, may_be
     """Finds the videos and intervals of the data set `listing` from which a clip can be made. Returns a WithClips.
 
     `probes` maps the path of each video to its facts, such as the duration, or to the error if the video cannot be
-    opened. Raises ConfigError if every video is shorter than a window and `may_be_empty` is false. Raises ConfigError,
-    too, if `options` ask for annotated frames and the data set has none.
+    opened. Raises ConfigError if every video is shorter than a window and `may_be_empty` is false, or if `options` ask
+    for annotated frames and the data set has none.
     """
     if options.has_windows:
         whole, checked, short = windowed.of_whole_videos(listing, probes, options, may_be_empty=may_be_empty)
@@ -54,9 +54,9 @@ def with_frames(listing: Listing, probes: Probes, options: ClipOptions) -> WithC
     """Finds the videos and intervals of the data set `listing` that have an annotated frame. Returns a WithClips.
     `probes` maps the path of each video to its facts, or to the error if the video cannot be opened.
 
-    An annotation may name frame 300 of a file that has only 250 frames. `options.beyond_end` says what happens then.
-    With "leave_out", only such annotations are left out. Otherwise such a file gets an error in place of its facts.
-    Raises ConfigError if the data set has no annotated frames.
+    An annotation may name frame 300 of a file that has only 250 frames. If `options.beyond_end` is "leave_out", such
+    annotations are left out. Otherwise the file gets an error. Raises ConfigError if the data set has no annotated
+    frames.
     """
     if not any(video.annotated_frames for video in listing.videos):
         raise ConfigError("clips.sampling: given 'annotated', allowed: only with dataset.kind action_genome")

@@ -33,12 +33,12 @@ log = logging.getLogger("kinegraph")
 
 
 def changed_videos(cache: Cache, shards: Container[int], retry_failed: bool = False) -> Changed:
-    """Returns shard number -> ids of the videos whose file has changed since it was decoded. Only the shards in
-    `shards` are checked. A check usually costs one stat call or one request for each video.
+    """Returns {shard number: ids of the videos whose file has changed since it was decoded}, for the shards in
+    `shards`.
 
-    A missing video counts as unchanged. If `retry_failed` is false, a video with a failed clip in the shard counts as
-    unchanged. If `retry_failed` is true, a video counts as unchanged if all its clips in the shard failed. If the
-    network or the credentials fail, all videos at URLs count as unchanged, and a warning is logged.
+    A missing video counts as unchanged. A video with a failed clip counts as unchanged, too. If `retry_failed` is true,
+    this holds only if all its clips in the shard failed. If the network or the credentials fail, all videos at URLs
+    count as unchanged, and a warning is logged.
     """
     path_of = dict(ClipsTable.count_values(cache.storage, ["video_id", "path"]).keys())
     was_changed: dict[tuple[str, int, int, str], bool] = {}  # a video may lie in two shards, or have intervals

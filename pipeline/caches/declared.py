@@ -1,7 +1,7 @@
 """Makes the stages that a config asks for, and says which stages run together and in which order. Imports no torch.
 
-In this module a key is a stage key, such as `features/i3d`. A work unit is one shard with the keys to compute for it. A
-stage may pass arrays in memory to other stages of the same work unit. The cache need not store such arrays.
+A key is a stage key, such as `features/i3d`. A work unit is one shard with the keys to compute for it. A stage may pass
+arrays in memory to other stages of the same work unit. The cache need not store these arrays.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -72,12 +72,8 @@ class Declared:
         """Returns the keys of all stages that run in one work unit, in the order in which they run. `keys` are the
         stages that the unit has to write for one shard.
 
-        The stages `keys` may read arrays that another stage passes in memory, such as feature maps. If the cache lacks
-        these arrays, the other stage runs, too. `is_sealed(key)` says whether the cache has the stage `key` for this
-        shard.
-
-        Stages that need no arrays from memory run first. Then comes each stage that passes arrays, directly followed by
-        the stages that read it.
+        A stage may read arrays that another stage passes in memory, such as feature maps. If the cache lacks these
+        arrays, the other stage runs, too. `is_sealed(key)` says whether the cache has the stage `key` for this shard.
         """
         needed = {*keys}
         for key in reversed(self.stages):
@@ -190,12 +186,11 @@ def rows_that_fit(arrays: Iterable[ArraySpec]) -> int:
 
 
 def auto_shard_clips(config: Config, cache: Cache | None = None) -> int:
-    """Returns the number of rows per shard for a new cache. If `store.shard_clips` in `config` is a number, returns
-    this number.
+    """Returns the number of rows per shard for a new cache: `store.shard_clips` of `config`, if it is a number.
 
-    If `store.shard_clips` is `auto`, the result is the largest number, at most 64, with which no array has more than
-    256 MiB per shard. The result is rounded down to whole videos if possible: with 10 rows per video, 64 becomes 60.
-    The arrays of stages that were imported into `cache` count, too.
+    If it is `auto`, the result is the largest number, at most 64, with which no array has more than 256 MiB per shard.
+    The number is rounded down to whole videos if possible: with 10 rows per video, 64 becomes 60. Stages that were
+    imported into `cache` count, too.
     """
     if config.store.shard_clips != "auto":
         return config.store.shard_clips

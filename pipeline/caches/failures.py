@@ -37,8 +37,8 @@ def failed_clips(cache: Cache) -> Iterator[FailedClip]:
     """Yields a FailedClip for each failed clip and reason, shard by shard, sorted by clip id within a shard. If a clip
     failed in several stages with the same message, one FailedClip lists all these stages.
 
-    The reason `upstream` means that a stage did not compute the clip, because the clip failed in another stage that the
-    stage reads. The reason `upstream` is left out if the clip has another reason, too.
+    The reason `upstream` means that the clip failed in a stage that this stage reads. It is left out if the clip has
+    another reason, too.
     """
     kept, keys = KeptSummaries(cache), cache.stage_keys()
     of_stages = [_numbered(cache, kept, key_index, key) for key_index, key in enumerate(keys)]

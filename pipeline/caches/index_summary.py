@@ -52,13 +52,13 @@ class SplitSummary:
 def summaries(
     listing: Listing, probes: Probes, rows_of_split: Mapping[str, int], absent: Collection[str] = ()
 ) -> dict[str, SplitSummary]:
-    """Returns name of the split -> SplitSummary, which has the numbers of videos, clips, hours and classes. The splits
-    train, val and test come first. A split without a video is left out.
+    """Returns {name of the split: SplitSummary}, with the numbers of videos, clips, hours and classes. The splits
+    train, val and test come first. A split without videos is left out.
 
-    listing: the data set, with its videos and labels.
-    probes: path of each video -> its facts, such as the duration, or the error of opening it.
-    rows_of_split: name of the split -> number of rows that `index` made for its videos.
-    absent: the paths of videos without a file. They do not count as unreadable.
+    - `listing`: the data set, with its videos and labels.
+    - `probes`: path of each video -> its facts, such as the duration, or the error of opening it.
+    - `rows_of_split`: name of the split -> number of rows that `index` made for its videos.
+    - `absent`: the paths of videos without a file. They do not count as unreadable.
     """
     of_split: dict[str, list[Video]] = {split: [] for split in ("train", "val", "test")}
     for video in listing.videos:

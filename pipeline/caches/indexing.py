@@ -344,12 +344,11 @@ def probed(video: Video, staging: Staging, by_number: bool) -> Probe:
 
 
 def video_rows(video: Video, probe: Probe | DecodeError, options: ClipOptions) -> Iterator[ClipRow]:
-    """Yields the rows of `video`, which is a whole video or one interval: a ClipRow for each clip with each crop.
-    `options` says which clips and crops are made.
+    """Yields the rows of `video`, a whole video or one interval: a ClipRow for each clip with each crop, as `options`
+    say.
 
-    `probe` has the facts that were read from the video, or is the error if it could not be opened. With an error, the
-    rows have no times and no crop rectangles. With an error and the sampling `windows` there is only one clip, because
-    the number of windows is unknown.
+    `probe` has the facts that were read from the video, or the error if it could not be opened. With an error, the rows
+    have no times and no crop rectangles, and the sampling `windows` makes only one clip.
     """
     if isinstance(probe, DecodeError):
         clips: Iterable[SampledClip | None] = [None] * options.per_video

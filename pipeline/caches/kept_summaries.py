@@ -1,9 +1,9 @@
 """Stores summaries of ledger records in the user's cache folder, so that the next `kinegraph status` reads only records
-that are new or were replaced. Imports no torch.
+that are new. Imports no torch.
 
-The stored summaries only save time. Without them, or if they are damaged or of another version, all records are read.
-They lie outside of the cache, because `status` must not write into a cache of another user. A summary is valid while
-its record, clips.parquet and cache.json have not changed.
+The stored summaries only save time. If they are missing, damaged or of another version, all records are read. They lie
+outside of the cache, because `status` must not write into a cache of another user. A summary is valid while its record,
+clips.parquet and cache.json have not changed.
 """
 
 import gc

@@ -25,11 +25,11 @@ MAX_DIGITS = 10  # digits of I and N in --shards
 
 @dataclass(frozen=True, kw_only=True)
 class WorkUnit:
-    """One piece of work of an extraction: a shard, and the stages to write for it. `shard` is the number of the shard.
-    `keys` are the keys of the stages, in the order in which the stages run.
+    """One piece of work of an extraction: the shard number `shard`, and the stages `keys` to write for it, in the order
+    in which they run.
 
-    `reopened` is empty without `--retry-failed`. With it, `reopened` has the present ledger records of the stages whose
-    failed clips are computed again. The values of the other clips of these stages are copied from the finished shard.
+    With `--retry-failed`, `reopened` has the ledger records of the stages whose failed clips are computed again. The
+    values of the other clips are copied from the finished shard.
     """
 
     shard: int
@@ -71,8 +71,8 @@ class Plan:
         return tuple(key for key in self.keys if key in chosen)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the plan as a dict for JSON. It has the numbers of done and missing shards of each stage, the keys in
-        `unchecked`, and the videos that have changed.
+        """Returns the plan as a dict for JSON. It has the numbers of done and missing shards of each stage, the keys of
+        the stages in `unchecked`, and the videos that have changed.
         """
         missing = Counter(key for unit in self.units for key in unit.keys)
         shards = {key: {"done": len(self.shards) - missing[key], "missing": missing[key]} for key in self.keys}
@@ -108,12 +108,13 @@ def make_plan(
 ) -> Plan:
     """Returns the Plan of an extraction: the work units that `kinegraph extract` would run with `config` and `cache`.
 
-    `stages` are stage keys, or kinds such as "features". By default all stages are planned. If `part` is (I, N), only
-    the shards I, I + N, I + 2 N, ... are planned. `limit` plans only the shards of the first `limit` rows. If
-    `retry_failed` is true, failed clips are computed again.
+    - `stages`: stage keys, or kinds such as "features". By default all stages.
+    - `part`: (I, N) plans only the shards I, I + N, I + 2 N, ...
+    - `limit`: plans only the shards of the first `limit` rows.
+    - `retry_failed`: whether failed clips are computed again.
 
-    Raises CacheMismatch if the cache holds a stage made with other options. Raises ConfigError for an unknown stage,
-    and for two videos that would read the same file of boxes or scene graphs.
+    Raises CacheMismatch if the cache holds a stage made with other options. Raises ConfigError for an unknown stage, or
+    if two videos would read the same file of boxes or scene graphs.
     """
     declared = declare(config, known_digests(config, cache), cache)
     keys = tuple(_with_needed(declared.selected(tuple(stages)), declared))

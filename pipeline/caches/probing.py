@@ -27,9 +27,9 @@ def probe_all(
     """Calls `probe` for each of `paths` in `num_threads` threads. Yields (path, result) in the order in which the calls
     end. The result is what `probe` returned, or the DecodeError that it raised.
 
-    `limit_seconds` is called with a path and returns its time limit. A video that takes longer is yielded with a
-    DecodeError (`timeout`), and a new thread replaces the thread that hangs. Raises VideosHangError if MOST_HANGING
-    threads hang at the same time. Raises any other error of `probe`.
+    `limit_seconds` returns the time limit of a path. If a video takes longer, its result is a DecodeError (`timeout`),
+    and a new thread replaces the thread that hangs. Raises VideosHangError if MOST_HANGING threads hang at the same
+    time. Raises any other error of `probe`.
     """
     pool = _ProbeThreads(paths, probe)
     try:

@@ -38,11 +38,11 @@ class SplitFiles:
 def files_of_splits(
     listing: Listing, probes: Mapping[str, Probe | DecodeError], absent: Collection[str] = ()
 ) -> dict[str, SplitFiles]:
-    """Returns name of the split -> SplitFiles, which has the numbers of listed, published, present, missing and
-    unreadable videos. The result is empty unless the data set is in its owners' layout.
+    """Returns {name of the split: SplitFiles}, with the numbers of listed, published, present, missing and unreadable
+    videos. The result is empty unless the data set is in its owners' layout.
 
     `listing` has the videos of the data set. `probes` maps the path of each video to its facts, or to the error of
-    opening it. Videos whose path is in `absent` have no file and count as missing.
+    opening it. Videos whose path is in `absent` count as missing.
     """
     missing = Counter(absent.split for absent in listing.missing.values())
     split_of = {video.path: video.split for video in listing.videos}
@@ -61,12 +61,11 @@ def files_of_splits(
 
 
 def differences(listing: Listing, files: Mapping[str, SplitFiles], num_unreadable: int) -> list[str]:
-    """Returns a sentence for each split that has missing or unreadable videos, or another number of videos than the
-    owners publish. Returns a sentence, too, if the number of classes is not the published one. `files` is the result of
-    `files_of_splits` for `listing`.
+    """Returns sentences about missing and unreadable videos, and about numbers of videos and classes that differ from
+    the published ones. There is one sentence for each split with a difference.
 
-    If the data set is not in its owners' layout, `files` is empty. There is then at most one sentence, about the
-    `num_unreadable` videos that could not be opened.
+    `files` is the result of `files_of_splits` for `listing`. If the data set is not in its owners' layout, the only
+    sentence is about the `num_unreadable` videos that could not be opened.
     """
     return [*_differences(listing, files, num_unreadable)]
 

@@ -78,9 +78,8 @@ def verify(path: Path | str) -> Verification:
     """Checks all files of a cache: the existence, size, checksum, shape and values of the arrays, and the documents.
     Returns a Verification, which lists all problems. Files that no ledger record lists are ignored.
 
-    Raises CacheNotFound if there is no cache at `path`, and StorageError if the store of the cache cannot be reached.
-    Raises CacheTooNew if a later version of kinegraph wrote the cache. Raises CacheMismatch if an upgrade of the cache
-    was begun and not finished.
+    Raises CacheNotFound if there is no cache at `path`, StorageError if its store cannot be reached, and CacheTooNew if
+    a later version of kinegraph wrote it. Raises CacheMismatch if an upgrade of the cache was not finished.
     """
     try:
         cache = Cache(path)

@@ -24,15 +24,15 @@ UNKNOWN = AnnotatedVideo(subset="", duration=None, fps=None, frame=None, num_win
 def of_whole_videos(
     listing: Listing, probes: Probes, options: ClipOptions, *, may_be_empty: bool
 ) -> tuple[Listing, dict[str, Probe | DecodeError], list[str]]:
-    """Prepares a data set for clips that are windows (equal spans of time that cover a whole video). Returns (data set
-    with one entry for each whole video, a copy of `probes`, ids of the videos that are shorter than a window).
+    """Prepares a data set for clips that are windows, which cover a whole video. Returns (data set with one entry for
+    each whole video, a copy of `probes`, ids of the videos that are shorter than a window).
 
-    `listing` is the data set, whose entries are videos or intervals. `probes` maps the path of each video to its facts,
-    or to the error of opening it. `options` says how videos are cut into windows. In the copy of `probes`, a video of
-    more than MAX_WINDOWS windows has an error in place of its facts, because its header is probably damaged.
+    `listing` is the data set. `probes` maps the path of each video to its facts, or to the error of opening it.
+    `options` says how videos are cut into windows. In the copy of `probes`, a video of more than MAX_WINDOWS windows
+    has an error, because its header is probably damaged.
 
-    Raises DatasetError if intervals of one video are in several splits. Raises ConfigError if all videos that can be
-    opened are shorter than a window and `may_be_empty` is false.
+    Raises DatasetError if intervals of one video are in several splits. Raises ConfigError if all videos are shorter
+    than a window and `may_be_empty` is false.
     """
     whole = listing_of_whole_videos(listing)
     checked = {path: _checked(probe, options) for path, probe in probes.items()}
@@ -77,9 +77,8 @@ def kept_rows(old: Iterable[ClipRow], listing: Listing, probes: Probes, short: I
     """Yields the rows of videos that `index` cannot cut into windows now, so that these rows stay in the cache. `old`
     are all rows in the cache. A yielded row has the path, split and labels that its video has in `listing`.
 
-    A row stays if its video cannot be opened now, which means that `probes` has an error for its path. A row also stays
-    if its video is in `short` and no earlier `index` could open the video. `short` has the ids of the videos that are
-    shorter than a window.
+    A row stays if its video cannot be opened now, so that `probes` has an error. A row also stays if its video is
+    shorter than a window (in `short`) and no earlier `index` could open it.
     """
     videos = {video.video_id: video for video in listing.videos}
     shorter = {*short}

@@ -103,12 +103,12 @@ class UnitSchedule:
     """Decides whether a worker may begin another work unit within its time limit. A work unit is one shard with the
     stage keys to compute for it.
 
-    - `allotted`: the time limit. None means that the time is not limited, and every unit may begin.
-    - `idle_until`: the time at which the first unit came, in seconds since 1970, if the process waited long for this
-      unit. Otherwise None.
+    The first unit may always begin. A later unit may begin if it would end before the limit, if it took as long as the
+    slowest unit so far.
 
-    The first unit may always begin. A later unit may begin if its estimated end is before the limit. The estimate
-    assumes that each unfinished unit takes as long as the slowest unit so far.
+    - `allotted`: the time limit, or None if the time is not limited.
+    - `idle_until`: the time, in seconds since 1970, at which the first unit came, if the process waited long for it.
+      Otherwise None.
     """
 
     def __init__(self, allotted: Allotment | None, idle_until: float | None = None) -> None:
@@ -170,9 +170,9 @@ class UnitSchedule:
         return self.first_cut_off() if time.time() >= self.allotted.ends_at - warning else None
 
     def first_cut_off(self) -> WalltimeError | None:
-        """Returns a WalltimeError if no work unit has ended within the time limit, otherwise None.
+        """Returns a WalltimeError if the time limit ended before the first work unit ended, else None.
 
-        For a process that waited long for its first unit, always returns None, because a new job may have enough time.
+        Returns None, too, if the process waited long for its first unit, because a new job may have enough time.
         """
         if self.slowest_seconds is not None or self.idle_until is not None:
             return None

@@ -43,11 +43,11 @@ class RunPlace:
 
 
 def places(runs: Sequence[WantedRun], trained: Container[WantedRun] = (), workers: int = 1) -> list[RunPlace]:
-    """Returns one RunPlace for each of `runs`, in the same order. A RunPlace says which of the runs it is
-    ("run 2 of 21") and how many runs follow, for messages about progress.
+    """Returns one RunPlace for each of `runs`, in the same order. A RunPlace is for messages such as "run 2 of 21", and
+    says how many runs follow.
 
-    The runs in `trained` are finished and take no more time. `workers` processes share the other runs. `runs_after` of
-    a RunPlace is the number of later runs per process: with 4 later runs and 2 workers, it is 2.
+    The runs in `trained` are finished and take no more time. `workers` processes share the other runs. `runs_after` is
+    the number of later runs per process: with 4 later runs and 2 workers, it is 2.
     """
     takes_time = [run not in trained for run in runs]
     return [

@@ -48,10 +48,8 @@ def rows_to_fill(cache: Cache | None, videos: Sequence[str], root: Path, annotat
     - `annotations`: a csv that lists the videos, or None.
 
     With a csv, each listed video has one row. Without a csv, the rows are those of `cache`, or one row for each of
-    `videos` if the cache has no rows.
-
-    Raises ExchangeError if the csv lacks a video of the cache. If `kinegraph index` made the cache, a csv or a video
-    with several rows also raises ExchangeError.
+    `videos`. Raises ExchangeError if the csv lacks a video of the cache, or if a csv does not fit a cache that
+    `kinegraph index` made.
     """
     old: tuple[ClipRow, ...] = ()
     if cache is not None and cache.storage.exists(TABLE):
@@ -129,12 +127,11 @@ def write_rows(cache: Cache, rows: RowsToFill) -> Cache:
 
 
 def matched(videos: Iterable[str], names: Iterable[str]) -> Mapping[str, str]:
-    """Finds videos of a cache in imported files. Returns {video id in the cache: name in the files}. `videos` are the
-    video ids, and `names` are all names in the files.
+    """Finds videos of a cache in imported files. Returns {video id in the cache: name in the files}. Videos without a
+    name are left out.
 
     An id and a name belong together if they are equal, or equal without the ending of a video file (`a.mp4` and `a`).
-    Videos without a name are left out. Raises ExchangeError if several ids fit one name, for example if both `a.mp4`
-    and `a.avi` fit the name `a`.
+    Raises ExchangeError if several ids fit one name, for example `a.mp4` and `a.avi` the name `a`.
     """
     videos, names = set(videos), set(names)
     name_of = {video: video for video in videos & names}

@@ -47,8 +47,8 @@ class Naming:
 
 
 def imported_options(kind: str, sources: Mapping[str, Source], num_frames: int | None) -> Options:
-    """Returns the options of an imported stage. The options contain a digest of the contents of all files, because
-    kinegraph does not know how the features were computed. So the fingerprint of the stage changes with the files.
+    """Returns the options of an imported stage. They contain a digest of all files, so the fingerprint of the stage
+    changes with the files.
 
     - `kind`: the format of the files.
     - `sources`: {name of a video in the files: identity of its features}.

@@ -51,13 +51,12 @@ def export_npy(
 ) -> ExportedFiles:
     """Writes one file <out>/<array>/<video_id>.npy for each array and video of `source`. Returns an ExportedFiles.
 
-    - `names`: the arrays to export. By default, all arrays are exported.
+    - `names`: the arrays to export. By default, all arrays.
     - `on_progress`: is called with (text, number done, number of all).
 
     A file has the shape [rows, ...], with one row for each clip and crop of the video, in order. A failed clip has fill
-    values (NaN in floats, -1 in `proposals/count`) and is listed in clips.csv. manifest.json says how the features were
-    made. At the end of the export, its entry `complete` becomes true. A file appears whole or not at all. Every call
-    writes all files again.
+    values (NaN in floats) and is listed in clips.csv. manifest.json says how the features were made. A file appears
+    whole or not at all. Every call writes all files again.
 
     Raises ExchangeError for an array that does not exist, and if `out` holds anything other than an earlier export of
     these arrays.

@@ -45,17 +45,15 @@ class ExportedCache:
 def export_cache(
     source: Cache, out: Path | str, *, kind: str, compression: str | None = None, on_progress: OnProgress = unheard
 ) -> ExportedCache:
-    """Copies every sealed shard of `source` to a cache at `out`. Returns an ExportedCache. An export to the same kind
-    of store and the same compression makes a checked copy.
+    """Copies every sealed shard of `source` to a cache at `out`. Returns an ExportedCache.
 
     - `kind`: the store of the copy, "zarr" or "hdf5".
     - `compression`: the codec of a zarr copy. None means the codec of `source`.
     - `on_progress`: is called with (text, number of shards done, number of all shards).
 
-    Values, rows, stages and ledger entries are copied unchanged. Checksums are checked first. A shard that `out` has
-    already is not copied again, unless `source` has computed it again.
-
-    Raises ExchangeError or CacheMismatch if `out` is a cache that is not a copy of `source`.
+    Values, rows, stages and ledger entries are copied unchanged, after their checksums were checked. A shard that `out`
+    has already is copied again only if `source` has computed it again. Raises ExchangeError or CacheMismatch if `out`
+    is a cache that is not a copy of `source`.
     """
     if Path(source.root).resolve() == Path(out).resolve():
         raise ExchangeError(f"{out} is the cache to be exported; name another folder")

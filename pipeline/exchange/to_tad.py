@@ -60,16 +60,15 @@ def export_tad(
     """Writes <out>/features/<prefix><id>.npy, float32 [N, C], for each video of a cache of windows: C channels of N
     windows, in the order of time. Also writes annotations.json, category_idx.txt and missing_files.txt.
 
-    - `names`: the arrays to write. The vectors of these arrays are joined. `names` may be empty if the cache has only
-      one array of vectors.
+    - `names`: the arrays to write. Their vectors are joined. `names` may be empty if the cache has only one array of
+      vectors.
     - `beside`: a second cache of windows, such as of optical flow. The vectors of its arrays `beside_names` are joined
-      to those of the same video. A last window that only one of the two caches has is left out.
+      to those of the same video.
     - `prefix`: the beginning of each file name. `names_of` makes the rest, `<id>`, from the video id.
 
-    A video whose windows are not all extracted has no file and is listed in missing_files.txt. Every call writes all
-    files again. Raises ExchangeError for a cache without windows, an array that does not fit, two videos with one name,
-    caches with different windows, and if `out` holds anything other than an earlier export for temporal action
-    localisation.
+    A video that is not extracted completely has no file and is listed in missing_files.txt. Every call writes all files
+    again. Raises ExchangeError if the caches, their arrays or the names of their videos do not fit, or if `out` holds
+    anything other than an earlier export of this kind.
     """
     specs = _chosen(source, names, "--array")
     beside_specs = [] if beside is None else _chosen(beside, beside_names, "--beside-array")
@@ -160,11 +159,9 @@ def names_of(video_ids: Sequence[str], prefix: str = "") -> dict[str, str]:
     """Returns {video id: name in the export}. The name is the file name of the video, without folders and ending:
     `walk/a.mp4` -> `a`.
 
-    If two videos would get the same name, all names also get the folders (`walk_a`). If two names are still equal, all
-    names also get the ending (`walk_a.mp4`). If all names begin with `prefix`, the names are returned without `prefix`,
-    because the caller puts it before each name. Characters that a file name must not have are replaced.
-
-    Raises ExchangeError if two names are still equal after these changes.
+    If two names would be equal, all names also get the folders (`walk_a`), and then the ending (`walk_a.mp4`). If all
+    names begin with `prefix`, it is removed, because the caller puts it before each name. Characters that a file name
+    must not have are replaced. Raises ExchangeError if two names are still equal.
     """
 
     def safe(name: str) -> str:
@@ -220,8 +217,7 @@ def _sequences(
 
 
 def side_by_side(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Joins the features of one video from two caches. `first` [N, C] has one vector for each of N windows, and
-    `second` [M, D] one for each of M windows. Returns [min(N, M), C + D].
+    """Joins the features of one video from two caches, [N, C] and [M, D], window by window. Returns [min(N, M), C + D].
 
     N and M may differ by 1, because optical flow has one image less than its video has frames. The last window of the
     longer array is then left out. Raises NoFeaturesError if N and M differ by more than 1, or if N or M is 0.

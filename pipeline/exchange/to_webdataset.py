@@ -58,14 +58,14 @@ def export_webdataset(
 ) -> ExportedClips:
     """Writes the clips of `source` to the tar files <out>/<split>-000000.tar and so on. Returns an ExportedClips.
 
-    - `names`: the arrays to export. By default, all arrays are exported.
-    - `tar_clips`: the largest number of samples in a tar file. All samples of a tar file are of one split.
+    - `names`: the arrays to export. By default, all arrays.
+    - `tar_clips`: the largest number of samples in a tar file.
     - `on_progress`: is called with (text, number done, number of all).
 
-    A sample is a group of files whose names begin with its key. The key is the clip id, without dots. `<key>.json` has
+    A sample is a group of files whose names begin with its key, which is the clip id without dots. `<key>.json` has
     labels, times and ids. `<key>.features.i3d.res5.npy` has the row of the array `features/i3d/res5`. A clip that
     failed or is not sealed is left out. clips.csv lists all clips. A file appears whole or not at all. Every call
-    writes all files again. Equal values give equal files.
+    writes all files again.
 
     Raises ExchangeError for an array that does not exist, and if `out` holds anything other than an earlier export to
     tar files.

@@ -54,7 +54,7 @@ class Arriving:
             self._batches[-1].append(result)
 
     def awaits(self, array: str) -> bool:
-        """Returns whether the queue has a result for the array named `array`."""
+        """Returns whether a result for the array named `array` is still in the queue, and so has not arrived."""
         return any(result.array == array for batch in self._batches for result in batch)
 
     def take_all(self) -> None:

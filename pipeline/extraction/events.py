@@ -27,10 +27,10 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipsDone:
-    """Reports that the networks have computed `clips` more clips, from `videos` videos.
+    """Reports that the networks have computed `clips` more clips of a shard, from `videos` videos.
 
-    `waiting` names the work that took most of the time of this shard so far: a stage key, or a wait such as "waiting
-    for decode".
+    `waiting` names the work that took most of the shard's time so far: a stage key, or a wait such as "waiting for
+    decode".
     """
 
     clips: int

@@ -83,14 +83,14 @@ class Feed:
     """Decodes the videos of work units and yields batches of pixels. A work unit is one shard with the stage keys to
     compute for it.
 
-    - `rows_of`: a function that returns all rows of the shard of a unit.
-    - `wanted`: a function that returns which frames and crops a unit needs, or None if it needs no pixels.
+    - `rows_of`: returns all rows of the shard of a unit.
+    - `wanted`: returns which frames and crops a unit needs, or None if it needs no pixels.
     - `batch_size`: the number of rows of a batch.
     - `timeout_seconds`: the time limit for decoding one video.
     - `threads`: the number of decoder threads. 0 means that the thread of the caller decodes.
     - `staging`: the options for copying videos from URLs to this machine.
-    - `note`: a function that is called with (unit, "decoding") when a video of the unit is begun, and with (unit,
-      "decoded") after the last video of the unit. Any thread may call it.
+    - `note`: is called with (unit, "decoding") when a video of the unit is begun, and with (unit, "decoded") after its
+      last video. Any thread may call it.
     """
 
     def __init__(
@@ -111,14 +111,10 @@ class Feed:
 
     def batches(self, units: Iterable[WorkUnit], meanwhile: Callable[[], None] = lambda: None) -> Generator[PixelBatch]:
         """Yields the batches of all work units `units`, in order. While the caller works on a batch, threads decode the
-        next clips, also clips of the next unit.
+        next clips, also clips of the next unit. Close the generator to stop the threads.
 
-        `meanwhile` is called once, in the thread of the caller, while threads decode the first clips. The first batch
-        is yielded after this call. An error of the call ends the generator. Without decoder threads, `meanwhile` runs
-        before decoding.
-
-        For a unit that retries failed clips, yields only the batches that contain such clips. Close the generator to
-        stop the threads.
+        `meanwhile` is called once before the first batch, in the thread of the caller, while threads decode. Its error
+        ends the generator. For a unit that retries failed clips, yields only the batches that contain such clips.
         """
         open_videos = OpenVideos(LEFT_OPEN)
         if self._threads == 0:
@@ -294,11 +290,10 @@ def decode_at_hand(
     """Decodes the clips `rows` of one video. Returns for each row a DecodedClip (the frame times and pixels) or a
     DecodeError.
 
-    - `at_hand`: the file of the video on this machine, or a local copy of a video at a URL. Error messages name the
-      URL.
+    - `at_hand`: the file of the video on this machine, or a local copy of a video at a URL.
     - `wanted`: the frames and crops to decode.
     - `timeout_seconds`: the time limit for one reading of the file.
-    - `open_videos`: video files that are already open. Not used for a local copy, because the copy is soon removed.
+    - `open_videos`: video files that are already open. Not used for a local copy.
     - `clock`: measures the time of this thread, by kind of work.
     """
     # a copy is removed after use, so it must be closed then

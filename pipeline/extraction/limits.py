@@ -62,10 +62,7 @@ def limit(
     - `beside`: kind of work -> seconds of the other threads.
     - `on_device`: stage key -> seconds on a CUDA device.
     - `saved`: a function from (stage key, precision) to the share of the stage's time that the precision saves, or None
-      if this was not measured. The function is called for a precision that may help.
-
-    The threads work at the same time, so the slowest of them limits the speed: the decoders, the copiers, the thread
-    that computes, or the writer.
+      if it was not measured.
     """
     work = {kind: seconds for kind, seconds in computing.items() if kind not in WAITS}
     if on_device:

@@ -55,8 +55,6 @@ class Loaded(Demand):
     def wanted(self, unit: WorkUnit) -> Wanted | None:
         """Returns which frames and pixels the work unit `unit` (one shard with its stage keys) needs of each clip.
         Returns None if the unit reads only the cache and no video.
-
-        If torchcodec decodes on a GPU, it decodes on the GPU of the networks.
         """
         wanted = super().wanted(unit)
         return None if wanted is None else wanted.on_device(str(self.device))
@@ -78,11 +76,10 @@ def load(config: Config, cache: Cache, keys: Iterable[str], report: Report) -> L
     """Loads the networks for the stages `keys` and returns them as a Loaded. Writes the descriptions of these stages to
     `cache`.
 
-    The networks of stages that `keys` read are loaded, too, if they have to run or if the cache does not know their
-    weights. `report` is called with a `Preparing` event before each network is loaded.
-
-    Raises UsageError if this machine cannot decode as `clips.decoder` says. Raises WeightsError if weights cannot be
-    read, and CacheMismatch if the cache was made with other weights or options.
+    A stage that `keys` read is loaded, too, if it has to run or if the cache does not know its weights. `report` is
+    called with a `Preparing` event before each network. Raises UsageError if this machine cannot decode as
+    `clips.decoder` says. Raises WeightsError if weights cannot be read, and CacheMismatch if the cache was made with
+    other weights or options.
     """
     device, keys = pick_device(config.run.device), {*keys}
     digests = known_digests(config, cache)

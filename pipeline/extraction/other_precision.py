@@ -19,12 +19,11 @@ from kinegraph.stages.stage import Runner, StageBatch
 
 @dataclass(frozen=True)
 class KeptBatch:
-    """Holds the batch `batch` of an extraction, so that a network can run on this batch again, for a measurement.
-    KeptBatch implements `stages.stage.StageBatch`.
+    """A batch of an extraction, kept so that a network can run on it again for a measurement. It implements
+    `stages.stage.StageBatch`. All results of a runner are copied to the host and dropped.
 
-    A runner that reads single clips gets one clip: `slots` has only the position of this clip in `batch`, and `decoded`
-    is the clip. A runner that calls `pixels` gets the pixels of all clips of `batch`. All results of a runner are
-    copied to the host and dropped.
+    A runner that calls `pixels` gets the pixels of all clips of `batch`. A runner that reads single clips gets only one
+    clip: `slots` has its position in `batch`, and `decoded` is the clip.
     """
 
     batch: StageBatch

@@ -14,11 +14,9 @@ def scratch(config: Config, cache: Cache, folder: Path | str, rows: Sequence[Cli
     """Makes a new cache in `folder`, with the clip options and the store options of `cache` and without any stage.
     Returns the new cache.
 
-    The new cache has a copy of the choices of `run.batch_size: auto` and `run.compile: auto`, so that an extraction
-    into the new cache runs in the same way as the next extraction into `cache`.
-
-    The new cache has the rows `rows`, by default all rows of `cache`. If all rows are copied and the videos have moved
-    to the `dataset.root` of `config`, the copied rows get the new paths.
+    The new cache has the rows `rows`, by default all rows of `cache`. It has a copy of the choices of `run.batch_size:
+    auto` and `run.compile: auto`. If all rows are copied and the videos have moved to the `dataset.root` of `config`,
+    the rows get the new paths.
     """
     made = Cache.create(folder, cache.manifest["clips"], cache.manifest["store"])
     for name in cache.storage.names(FOLDER):

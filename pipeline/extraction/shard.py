@@ -30,15 +30,12 @@ from kinegraph.stages.errors import WeightsError
 
 class ShardInProgress:
     """A work unit (one shard with the stage keys to compute for it) that is being computed. Call `add` with every batch
-    of the shard in order, then `seal` once.
+    of the shard in order, then `seal` once. If the unit retries failed clips, the other rows are copied from the cache.
 
     - `loaded`: the networks of the worker.
     - `unit`: the work unit.
     - `clip_ids`: the id of the clip in each row of the shard.
     - `clock`: the clock of the thread that computes.
-
-    If the unit retries failed clips, only the rows of these clips are computed. The other rows are copied from the
-    cache.
     """
 
     def __init__(self, loaded: Loaded, unit: WorkUnit, clip_ids: list[str], clock: Clock) -> None:

@@ -50,15 +50,12 @@ class Choice:
 
 
 def choose(config: Config, cache: Cache, runners: Mapping[str, Runner], device: torch.device, report: Report) -> Choice:
-    """Returns the batch size and the stages to compile, as a Choice.
+    """Returns the batch size and the stages to compile, as a Choice. An option of `config` that is not `auto` is
+    returned as it is.
 
-    If `run.batch_size` or `run.compile` of `config` is not `auto`, the value of this option is returned. For an option
-    that is `auto`, the function returns the choice that `cache` stores for this kind of device and number of threads.
-    If `cache` stores no such choice, the function measures the networks, reports the result, and stores the choice in
-    `cache`.
-
-    If `run.compile` is `auto`, the function also turns torch.compile on or off for each network. A network is compiled
-    at its first batch.
+    For `run.batch_size: auto` and `run.compile: auto`, returns the choice that `cache` stores for this kind of device
+    and number of threads. If there is none, measures the networks and stores the choice. For `run.compile: auto`, also
+    turns torch.compile on or off for each network.
 
     `runners` maps stage keys to runners on `device`. `report` is called with an event before each measurement, and with
     the results. Raises UsageError if the stored choice needs a compiler that this machine lacks.
@@ -165,7 +162,7 @@ def fastest_batch(tunable: Tunable, work: WorkerShare, tell: Tell) -> int:
 
     Tries the sizes 1, 2, 4, ... up to 32. Stops when a size is no faster than the size before, when memory may become
     short, or when the measurement would take more than 5 % of the clips of `work`. If fewer than two sizes were
-    measured, returns 8, or the number of clips of a shard if that is smaller.
+    measured, returns 8, or fewer for a small shard.
     """
     seconds: dict[int, float] = {}  # of all clips of a shard, by batch size
     tried, size, why = 0, 1, ""

@@ -1,8 +1,8 @@
 """Defines the worker, which loads the networks once and computes work units.
 
 A unit is a `WorkUnit`: one shard with the stage keys to compute for it. A unit is sealed (finished) when each of its
-stage keys has a ledger record. Torch is imported when the networks are loaded, because the first videos can be
-decoded meanwhile.
+stage keys has a ledger record. Torch is imported late, so that the first videos are decoded while torch and the
+networks load.
 """
 
 import logging
@@ -73,15 +73,13 @@ class Worker:
     """Computes work units of one config and writes them to one cache. A work unit is one shard with the stage keys to
     compute for it.
 
-    - `keys`: the stages to compute. By default the constructor loads the networks of these stages and writes the
-      descriptions of the stages to the cache.
-    - `report`: a function that is called with each event.
+    - `keys`: the stages to compute. The constructor loads their networks and writes the descriptions of the stages.
+    - `report`: is called with each event.
     - `schedule`: decides whether another unit can end in time. Default: the time limit of the config or of the SLURM
-      job around this process, whichever ends first.
-    - `loaded`: networks that another worker has loaded. This worker uses these networks and loads none.
+      job around this process.
+    - `loaded`: networks that another worker has loaded, to use in place of new ones.
     - `begun`: the time at which the start-up of this worker began, by time.monotonic. Default: now.
-    - `loads_in_run`: whether the method `run` loads the networks, and not the constructor. While `run` loads the
-      networks, it decodes the first videos if it can, and writes only leases to the cache.
+    - `loads_in_run`: whether the method `run` loads the networks, while the first videos are decoded.
 
     Loading raises WeightsError if weights cannot be read, and CacheMismatch if the cache was made with other weights.
     """
@@ -150,13 +148,11 @@ class Worker:
 
     @property
     def decoders(self) -> int:
-        """Returns the number of threads with which this worker should decode ahead of the networks, for the argument
-        `decode_threads` of `run`. The executor `inline` does not use this number, because its thread decodes and
-        computes in turn.
+        """Returns the number of threads with which this worker should decode ahead of the networks.
 
         The option `run.decode_threads` sets the number. The default is the number of threads that compute. On a GPU
-        with `threads: auto`, the default is at least the number of CPU cores divided by the number of GPUs, because the
-        networks do not use the cores.
+        with `threads: auto`, the default is at least the number of CPU cores divided by the number of GPUs. The
+        executor `inline` does not use this number.
         """
         run = self.config.run
         if run.decode_threads is not None or run.threads != "auto" or self.threads >= usable_cores():
@@ -177,11 +173,9 @@ class Worker:
         """Computes all work units `units`, with `decode_threads` threads that decode. Returns the suspects: the units
         that may have killed `max_deaths` workers and were not run.
 
-        If another run works on a unit, tries the unit again after the other units, until one of the two runs has
-        finished the unit. If a signal stops the call, all finished shards stay in the cache.
-
-        Raises OutOfTimeError if no further unit can end in time, after all units that have begun are finished. Raises
-        WalltimeError if the time limit is too short for one unit.
+        If another run works on a unit, the unit is tried again after the other units, until one of the two runs has
+        finished it. After a signal, all finished shards stay in the cache. Raises OutOfTimeError if no further unit can
+        end in time. Raises WalltimeError if the time limit is too short for one unit.
         """
         suspects: list[Suspect] = []
 

@@ -16,9 +16,9 @@ log = logging.getLogger("kinegraph")
 def on_device_of(config: Config, worker_index: int) -> Config:
     """Returns a copy of `config` whose `run.device` is the device for the worker number `worker_index` of this machine.
 
-    If `run.device` is "auto" or "cuda", worker 0 gets "cuda:0", worker 1 gets "cuda:1", and so on. After the last GPU,
-    "cuda:0" is next. Any other value stays, and every value stays on a machine without CUDA. If there are fewer workers
-    than GPUs, worker 0 logs how many GPUs are idle.
+    If `run.device` is "auto" or "cuda", the workers take the GPUs in turn: "cuda:0", "cuda:1", and so on. Any other
+    value stays, and every value stays on a machine without CUDA. If there are fewer workers than GPUs, worker 0 logs
+    how many GPUs are idle.
     """
     count, workers = torch.cuda.device_count(), config.run.workers
     device = share_of_devices(config.run.device, worker_index, count)

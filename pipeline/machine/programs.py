@@ -14,9 +14,9 @@ def run(*command: str, seconds: float, to_its_end: bool = False) -> subprocess.C
     """Runs the program `command`, waits for its end, and returns its exit code and its output as text. A non-zero exit
     code raises no error.
 
-    A signal that stops this process also stops the program. If `to_its_end` is True, the program goes on after such a
-    signal, and Ctrl-C in the terminal does not reach it. Raises ProgramMissing if the program is not on the PATH or may
-    not be run. Raises subprocess.TimeoutExpired if the program takes longer than `seconds`.
+    A signal that stops this process also stops the program, unless `to_its_end` is true. Raises ProgramMissing if the
+    program is not on the PATH or may not be run. Raises subprocess.TimeoutExpired if the program takes longer than
+    `seconds`.
     """
     try:
         if not to_its_end:

@@ -42,19 +42,17 @@ def write_overlay(
     max_height: int,
     on_frame: Callable[[int], None] = lambda num_frames: None,
 ) -> Overlay:
-    """Writes an overlay of the video of `prediction` to `target` and returns facts about it. An existing file is
-    replaced.
+    """Writes an overlay, a copy of the video of `prediction` with boxes and scores drawn on it, to `target`. Returns
+    facts about it. An existing file is replaced.
 
-    The overlay has every frame of the video once, upright and at its own time. A band below the picture shows the best
-    classes. The frames at which the head read boxes show these boxes. The frames after them show the same boxes with
-    dashed lines, until the next frame with boxes. If the boxes have edges, the three strongest edges of each frame are
-    drawn.
+    A band below the picture shows the best classes. Frames at which the head read boxes show these boxes. The frames
+    after them show the same boxes with dashed lines. If the boxes have edges, the three strongest edges are drawn.
 
     - `class_names`: the names of all classes.
     - `target`: a file whose name ends with `film_ending()`.
     - `staging`: copies a video at a URL to this machine.
     - `max_height`: the largest height of picture and band together, in px.
-    - `on_frame`: a function that is called after each frame with the number of frames so far.
+    - `on_frame`: is called after each frame with the number of frames so far.
 
     Raises DecodeError if the video cannot be read, UsageError if PyAV has no encoder, and CacheNotWritable if the file
     cannot be written. After an error, an existing file is unchanged.

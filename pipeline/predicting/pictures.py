@@ -21,21 +21,20 @@ class Pictures:
     scores drawn on it. A curve is a plot of the scores over time.
 
     - `videos`: files, URLs, and folders of videos.
-    - `overlay`, `curve`: the file or folder to write, or None if the user wants no overlay or no curve.
+    - `overlay`, `curve`: the file or folder to write, or None.
     - `top`: the number of classes in a curve.
     - `max_height`: the largest height of an overlay in px.
     - `overwrite`: whether existing files are replaced.
 
-    The object collects the results in these attributes:
+    The results are attributes:
 
     - `written`: the files that were written.
     - `failures`: "<video>: <error>" for each video whose overlay could not be written.
-    - `complaints`: "<video>: <faults>" for each video that has an overlay although the decoder found faults in the
-      video.
-    - `with_sound`: True if one of the videos has sound, which its overlay lacks.
+    - `complaints`: "<video>: <faults>" for each video that has an overlay although the decoder found faults.
+    - `with_sound`: whether one of the videos has sound, which its overlay lacks.
 
-    The constructor writes nothing. It raises UsageError if a file exists and `overwrite` is False, if a package is
-    missing, or if `overlay` or `curve` does not fit the videos, for example one file for several videos.
+    The constructor raises UsageError if a file exists and `overwrite` is false, if a package is missing, or if
+    `overlay` or `curve` does not fit the videos.
     """
 
     def __init__(

@@ -50,9 +50,8 @@ def joined_boxes(frames: Sequence[FrameBoxes]) -> tuple[FrameBoxes, ...]:
     """Merges the boxes of several clips, which may show the same frames. Returns one FrameBoxes for each different time
     in `frames`, in the order of time.
 
-    At each time, boxes with the same coordinates become one box, with the names of all their classes. A FrameBoxes
-    may have edges, which are weighted connections between two boxes. Of several edges between the same two boxes,
-    the edge with the largest weight stays.
+    At each time, boxes with the same coordinates become one box, with the names of all their classes. Of several edges
+    (weighted connections) between the same two boxes, the one with the largest weight stays.
     """
     by_time: dict[float, list[FrameBoxes]] = {}
     for frame in frames:

@@ -51,18 +51,15 @@ OnProgress = Callable[[str, int, int], None]  # what, done, total
 
 
 class Predictor:
-    """A trained run that scores new videos. The first call of `predict` loads the networks, and later calls use them
-    again.
+    """A trained run that scores new videos. The first call of `predict` loads the networks.
 
     - `folder`: the folder of the run.
     - `recipe`: says how features are made. By default the recipe is read from the run.
-    - `overrides`: changes of the config, for example "run.device=cpu". Keys of the section `run` are allowed, and
-      `graphs.files` and `proposals.files` if the run reads graphs or boxes from files.
+    - `overrides`: changes of the config, such as "run.device=cpu". Only some keys are allowed.
     - `allow_code`: whether the source code of a user's own head, which lies in `folder`, may run.
 
-    The constructor raises RunError if `folder` is not a complete run, or if the head is a user's own and `allow_code`
-    is False. The constructor also raises RunError if the run does not record how its features are made, or if kinegraph
-    cannot make these features. An override that is not allowed raises ConfigError.
+    Raises RunError if `folder` is not a complete run, if its features cannot be made, or if the head is a user's own
+    and `allow_code` is false. Raises ConfigError if an override is not allowed.
     """
 
     def __init__(

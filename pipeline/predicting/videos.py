@@ -51,8 +51,8 @@ def windows(video: str, seconds: float | None, staging: Staging) -> Iterator[Int
     URL to this machine.
 
     Each window is `seconds` long, except the last window, which ends with the video and has 0.5 to 1.5 times this
-    length. ("", "") stands for the whole video. Only ("", "") is yielded if `seconds` is None, if the video is shorter
-    than 1.5 times `seconds`, or if the video cannot be read.
+    length. Yields only ("", ""), the whole video, if `seconds` is None, if the video is shorter than 1.5 times
+    `seconds`, or if it cannot be read.
     """
     try:
         duration = staging.probe(video).duration if seconds is not None else 0.0
@@ -69,15 +69,12 @@ def windows(video: str, seconds: float | None, staging: Staging) -> Iterator[Int
 def picture_files(
     option: str, out: Path, videos: Sequence[str], endings: Sequence[str], *, overwrite: bool
 ) -> dict[str, Path]:
-    """Returns the file of the picture of each video, as a dict {path or URL of the video: file}. A picture is an
-    overlay or a curve.
+    """Returns the file of each video's picture, {path or URL of the video: file}. A picture is an overlay or a curve.
 
-    `out` is the file or folder that the user gave with the option `option` of the command line. If `out` ends with one
-    of `endings`, it is a file, and `videos` must have one element. Otherwise `out` is a folder. In the folder, each
-    picture has the name of its video and the first of `endings`.
-
-    Raises UsageError if `out` is neither such a file nor a folder, if a picture would replace a video, or if a file
-    exists and `overwrite` is False.
+    `out` is the value of the command's option `option`. If it ends with one of `endings`, it is a file, and there must
+    be one video. Otherwise it is a folder, in which each picture has the name of its video and the first of `endings`.
+    Raises UsageError if `out` is neither, if a picture would replace a video, or if a file exists and `overwrite` is
+    false.
     """
     if out.suffix.lower() in endings and not out.is_dir():
         if len(videos) > 1:

@@ -186,9 +186,8 @@ def checked_runs(config: Config, names: Sequence[str], seeds: int, *, overwrite:
     """Checks whether the heads in `names` can be trained with `seeds` seeds, before runs are sent to a cluster. Returns
     one WantedRun for each head and seed.
 
-    Raises ConfigError, CacheError or HeadError if a run cannot be trained. Raises RunExists if a finished run, also of
-    another seed, had other options or clips than `config`. If `overwrite` is True, the runs to train are not checked
-    for this, because they are trained again.
+    Raises ConfigError, CacheError or HeadError if a run cannot be trained. If `overwrite` is false, raises RunExists if
+    a finished run had other options or clips than `config`.
     """
     runs = wanted_runs(config, names, seeds)
     require_trainable(config, runs, overwrite=overwrite)

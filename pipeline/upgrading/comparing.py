@@ -70,7 +70,7 @@ class Verdict(BaseModel):
     schema_version: Literal[1] = 1
     shard: int
     of: str  # a digest of the rows and ledger records that were compared
-    # Clip_id -> new values of the row, or None if the video cannot be opened. Only rows that change are listed.
+    # clip_id -> new values of the row, or None if the video cannot be opened. Only rows that change are listed.
     rows: dict[str, Timing | None] = {}
     # The keys of the stages that have to be computed again. Each key comes after the keys that its stage reads.
     reopened: tuple[str, ...] = ()

@@ -80,7 +80,7 @@ class FrameReport:
     # Result -> number of clips, without `same`
     clips: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("retimed", "differ", "unread"), 0))
     differing: dict[str, str] = field(default_factory=dict)  # clip_id -> message, for a few clips with other frames
-    # Clip_id -> message, for a few clips whose video cannot be read
+    # clip_id -> message, for a few clips whose video cannot be read
     unread: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -164,8 +164,7 @@ def spread_frames(num_frames: int, count: int) -> tuple[int, ...]:
     """Returns the numbers of `count` frames, spread from the first to the last of `num_frames` frames: (0, 4, 8, 13,
     17, 22, 26, 31) for 8 of 32 frames.
 
-    Fractions are dropped, as in SlowFast's code. The fractions are those of torch.linspace in float32, which steps from
-    both ends. So a whole number may lose 1: frame 53 of 160 becomes 52.
+    The numbers are those of SlowFast's code: torch.linspace in float32, without fractions.
     """
     step = np.float32(num_frames - 1) / np.float32(max(1, count - 1))
     steps = np.arange(count, dtype=np.float32)

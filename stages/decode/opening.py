@@ -34,10 +34,10 @@ def printable(path: str) -> str:
 
 
 def on_disk(path: str) -> str:
-    r"""Returns the name on disk of the file `path`, where `path` is a result of `printable`. Escapes in `path`, such as
-    `\xe9`, become bytes again.
+    r"""Returns the name on disk of the file `path`. Names that are no valid text are shown with escapes, such as
+    `\xe9`. This function turns the escapes into bytes again.
 
-    Returns `path` itself if a file has exactly this name, or if no file has the name with bytes in place of escapes.
+    If a file with this name does not exist, or a file has exactly the name `path`, returns `path` unchanged.
     """
     if "\\x" not in path or os.path.lexists(path):
         return path

@@ -288,8 +288,8 @@ def _differ_in_side(cached: tuple[int, ...] | None, trained: tuple[int, ...]) ->
 
 
 def require_same_kind_of_labels(record: RunRecord, clips: Clips) -> None:
-    """Raises RunError if a video may have several labels either in the training of `record` or in `clips`, but not in
-    both.
+    """Raises RunError if videos had one label in the training of `record` and may have several labels in `clips`, or
+    the reverse.
     """
     if clips.multi_label != record.multi_label:
         many, one = "many labels a video", "one label a video"

@@ -44,8 +44,8 @@ def read_pickle(path: Path) -> Any:
 
 
 class NumberType:
-    """A type of numbers, such as float32, in a pickle of numpy arrays. The unpickler makes it where the pickle asks for
-    numpy.dtype. `dtype` is the type of numpy, with the byte order of the file.
+    """A safe replacement of numpy.dtype in pickles. The unpickler makes a NumberType for each numpy.dtype in the file.
+    `dtype` is the type of numpy, with the byte order of the file.
     """
 
     def __init__(self, code: object, align: object = False, copy: object = False) -> None:

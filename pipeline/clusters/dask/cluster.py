@@ -75,12 +75,11 @@ def settings(*, children: bool) -> dict[str, Any]:
 
 @contextmanager
 def dask_client(run: RunOptions, tasks_at_once: int = UNITS_AT_ONCE) -> Iterator[Client]:
-    """Starts or joins the Dask cluster that the config describes. Yields a client of this cluster, and closes the
-    client at the end of the `with` block.
+    """Starts or joins the Dask cluster that the config describes. Yields a client of this cluster for a `with` block.
 
-    `run` is the section `run` of the config. A cluster that this function started ends with the block. A cluster that
-    ran before goes on. Each worker runs up to `tasks_at_once` tasks at a time. Raises ClusterError if no scheduler
-    answers, or if the cluster cannot be started.
+    `run` is the section `run` of the config. A cluster that this function started ends with the block. Each worker runs
+    up to `tasks_at_once` tasks at a time. Raises ClusterError if no scheduler answers, or if the cluster cannot be
+    started.
     """
     logging.getLogger("distributed").setLevel(logging.WARNING)
     with dask.config.set(settings(children=are_children(run))):

@@ -164,12 +164,12 @@ class JobWatch:
         self._looked = time.monotonic()
 
     def replace_lost_jobs(self, num_workers: int) -> None:
-        """Removes the jobs that were refused, and the jobs that have ended and have no worker. Dask then submits new
-        jobs in their place. Jobs are removed at most once in LOOK_EVERY_SECONDS.
+        """Removes jobs that were refused or that ended without a worker. Dask then submits new jobs in their place.
+        Jobs are removed at most once in LOOK_EVERY_SECONDS.
 
-        `num_workers` is the present number of workers of the cluster. Raises ClusterError if `num_workers` is 0, all
-        jobs were refused, and `had_worker` is False. Raises ClusterError also if MAX_FRUITLESS jobs in a row were
-        refused or ended without a worker. The count begins again when the cluster has a worker.
+        `num_workers` is the present number of workers of the cluster. Raises ClusterError if MAX_FRUITLESS jobs in a
+        row were lost in this way. Raises ClusterError at once if all jobs were refused and the cluster never had a
+        worker.
         """
         self.fruitless = 0 if num_workers else self.fruitless
         jobs = dict(self.cluster.workers)

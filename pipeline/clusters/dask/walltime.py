@@ -53,12 +53,11 @@ def time_of(command: Allotment | None, own: Allotment | None) -> WorkerTime:
 
 
 def job_around(worker: DaskWorker, walltime_seconds: float | None) -> Allotment | None:
-    """Returns the time limit of the batch job in which `worker` runs, as an Allotment. Returns None if there is no
-    limit.
+    """Returns the time limit of the batch job in which `worker` runs, as an Allotment, or None if there is no limit.
 
     The job ends `walltime_seconds` after its start, or when SLURM ends it, whichever comes first. The start of the job
-    is estimated: it is the start of the worker's nanny, or of the worker if it has no nanny. A nanny is Dask's process
-    that restarts a dead worker. The function may call SLURM, which takes up to 30 s.
+    is estimated by the start of the worker, or of its nanny, Dask's process that restarts a dead worker. The function
+    may call SLURM, which takes up to 30 s.
     """
     pid = os.getppid() if worker.nanny else os.getpid()
     return allotment(walltime_seconds, psutil.Process(pid).create_time())

@@ -21,8 +21,8 @@ class Workers:
     """Counts the workers of a Dask cluster, at most once in COUNT_WORKERS_SECONDS. Workers may join and leave.
 
     Make this object when the cluster has had its first worker. `client` is connected to the cluster, and `run` is the
-    section `run` of the config. `left_in_order` is True if the last worker left by itself, for example at the end of
-    its job. `left_in_order` is False if the last worker died.
+    section `run` of the config. `left_in_order` says whether the last worker left by itself, for example at the end of
+    its job, and did not die.
     """
 
     def __init__(self, client: Client, run: RunOptions) -> None:

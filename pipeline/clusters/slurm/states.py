@@ -57,7 +57,7 @@ class ArrayState:
 
     @property
     def is_over(self) -> bool:
-        """Returns whether every task has ended. A task of unknown state counts as ended if SLURM answered."""
+        """Returns whether every task has ended. If SLURM answers and does not know a task, the task has ended."""
         return all(task.is_over and (self.answered or task.state != "unknown") for task in self.tasks.values())
 
 
@@ -88,11 +88,11 @@ def state_after_exit(exit_code: int) -> TaskState:
 
 
 def array_state(job_id: str, num_tasks: int, completion: Callable[[int], TaskState | None]) -> ArrayState:
-    """Returns the states of the tasks 0 to `num_tasks` - 1 of the SLURM job `job_id`, as an ArrayState.
+    """Returns the states of the tasks 0 to `num_tasks` - 1 of the SLURM job `job_id`, as an ArrayState. Runs sacct,
+    squeue and scontrol in this order, until all states are known.
 
-    Runs sacct, squeue and scontrol in this order, until the states of all tasks are known. `completion` returns the
-    state in the completion file of a task, or None if there is no file. The state in the file is used for a task that
-    SLURM does not know. If SLURM says that a task is pending or running, the state in the file is used only if the task
+    `completion` returns the state in the completion file of a task, or None if there is no file. This state is used if
+    SLURM does not know the task. If SLURM says that the task is pending or running, it is used only if the task
     succeeded or has left the queue.
     """
     queued = cache(lambda: _queued(job_id))

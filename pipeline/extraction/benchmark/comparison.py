@@ -149,14 +149,12 @@ def compare(
     on_progress: Callable[[str, int, int], None] = lambda what, done, total: None,
 ) -> SpeedComparison:
     """Measures how long several methods take for the same clips of `cache`, and returns a SpeedComparison. The methods
-    are the whole extraction of `config`, its decoding alone, its networks alone, and plain loops.
+    are the whole extraction of `config`, its decoding alone, its networks alone, and plain loops, which compute one
+    video at a time.
 
-    A plain loop computes the same arrays one video at a time and writes .npy files. `clips` is the number of clips to
-    measure. Each method runs once in each of `rounds` rounds. `on_progress` is called with (name of the method, number
-    of finished runs, number of all runs).
-
-    Raises UsageError if no clip can be extracted, if the config reads imported stages, if the config does
-    not fit the cache, or if it cannot run on this machine. Raises WeightsError if weights cannot be read.
+    `clips` is the number of clips. Each method runs once in each of `rounds` rounds. `on_progress` is called with (name
+    of the method, number of finished runs, number of all runs). Raises UsageError if the config cannot be measured on
+    this cache and machine. Raises WeightsError if weights cannot be read.
     """
     _require_own_stages(config, cache)
     with tempfile.TemporaryDirectory(prefix="kinegraph-") as name:

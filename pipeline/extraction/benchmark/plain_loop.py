@@ -2,8 +2,8 @@
 float32.
 
 `kinegraph bench` and benchmarks/extraction.py compare the extraction with this loop. Do not optimise the loop, because
-figures of different versions are compared. The loop shares with the extraction only the networks and the choice of
-frames. The networks are as torch builds them: batch norms are not folded, and maps are contiguous (channels first).
+figures of different versions are compared. The networks are as torch builds them: batch norms are not folded, and maps
+are contiguous.
 """
 
 from collections.abc import Sequence

@@ -34,11 +34,11 @@ class Executor(Protocol):
     """Runs all work units of a job, in this process or elsewhere. A work unit is one shard with the stage keys to
     compute for it.
 
-    `run` returns when every unit of `job` is finished. `run` calls `report` with each event, for example when a unit is
-    finished. All processes of the executor end before `run` returns.
+    `run` returns when every unit of `job` is finished and all processes of the executor have ended. It calls `report`
+    with each event, for example when a unit is finished.
 
-    `run` raises SetAsideError if units killed every worker that tried them. `run` raises OutOfTimeError if the time
-    limit of the job ends first, and WalltimeError if the time limit is too short for one unit.
+    `run` raises SetAsideError if units killed every worker that tried them. It raises OutOfTimeError if the time limit
+    of the job ends first, and WalltimeError if the time limit is too short for one unit.
     """
 
     def run(self, job: Job, report: Report) -> None: ...

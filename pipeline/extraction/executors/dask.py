@@ -51,9 +51,8 @@ class DaskExecutor:
     shard with the stage keys to compute for it.
 
     If a worker dies, its units run again. A unit that killed three workers runs at the end, with nothing else on the
-    cluster. If the unit then kills a fourth worker, the unit is not tried again, and `run` raises SetAsideError. A
-    worker that leaves because its batch job ends does not count as dead. When the time limit of the command ends, `run`
-    waits for the units that have begun.
+    cluster. If it kills a fourth worker, `run` raises SetAsideError. A worker that leaves because its batch job ends
+    does not count as dead. When the time limit of the command ends, `run` waits for the units that have begun.
     """
 
     def run(self, job: Job, report: Report) -> None:
@@ -128,11 +127,10 @@ class DaskSubmission:
     def run(self, units: Iterable[WorkUnit], max_deaths: int) -> list[WorkUnit]:
         """Runs all work units `units` and returns the suspects: the units that may have killed `max_deaths` workers.
 
-        If another run works on a unit, tries the unit again after the other units, until one of the two runs has
-        finished the unit.
-
-        Raises OutOfTimeError when the time limit of the run is over and the units that have begun are finished. Raises
-        WalltimeError if not even one unit fits into the time limit. Raises ClusterLost if the cluster is gone.
+        If another run works on a unit, the unit is tried again after the other units, until one of the two runs has
+        finished it. Raises OutOfTimeError when the time limit of the run is over and the units that have begun are
+        finished. Raises WalltimeError if not even one unit fits into the time limit. Raises ClusterLost if the cluster
+        is gone.
         """
         self.client.subscribe_topic("all", self._note)
         try:

@@ -41,14 +41,11 @@ SPEAKING = (UsageError, CacheError, OutOfTimeError)
 
 def run_unit(station: str, unit: WorkUnit, max_deaths: int) -> tuple[Event, ...] | Exception:
     """Computes a work unit (one shard with its stage keys) on this Dask worker. Returns the events of the unit, or an
-    error. This is the function of a Dask task.
+    error of the user or of the cache. This is the function of a Dask task.
 
-    `station` is the name of the `Station`, a plugin of this Dask worker that holds the networks. The last event says
-    what became of the unit. A unit that may have killed `max_deaths` workers is not computed, and its event is
-    UnitSuspected.
-
-    Errors of the user or of the cache are returned, because Dask would print a traceback for a raised error. Raises
-    Reschedule if the station was closed, so that Dask puts the task back into its queue.
+    `station` is the name of the `Station`, a plugin of this Dask worker that holds the networks. A unit that may have
+    killed `max_deaths` workers is not computed, and its last event is UnitSuspected. Raises Reschedule if the station
+    was closed, so that Dask puts the task back into its queue.
     """
     plugin = get_worker().plugins.get(station)
     if not isinstance(plugin, Station):
@@ -70,20 +67,19 @@ class _StationEnds(Exception):
 
 
 class Station(WorkerPlugin):
-    """A plugin of a Dask worker that holds one `Worker` of kinegraph, which loads networks and computes work units. So
-    networks are loaded once per process, and the videos of waiting tasks are decoded ahead.
+    """A plugin of a Dask worker that holds one `Worker` of kinegraph, which loads networks once and computes work
+    units. The videos of waiting tasks are decoded ahead.
 
-    The `Worker` starts with the first unit. The `Worker` ends and releases its networks and leases if the client
-    removes the plugin, if the Dask worker closes, or if no unit comes for `IDLE_SECONDS`.
+    The `Worker` starts with the first unit. It ends if the client removes the plugin, if the Dask worker closes, or if
+    no unit comes for `IDLE_SECONDS`.
 
     - `cache`: the path or URL of the cache.
     - `keys`: the keys of the stages to compute.
     - `versions`: the versions of packages on the client. The Dask worker must have the same versions.
-    - `of_client`: True if the Dask workers are child processes of the client, named 0, 1, 2, ... Such workers share the
-      CUDA devices of the client and ignore Ctrl-C.
-    - `allotted`: the time limit of the whole command, by the clock of this machine if `of_client` is True, otherwise by
-      the clock of the scheduler. When this time limit ends, all waiting tasks get an OutOfTimeError. A Dask worker
-      whose batch job ends earlier leaves the cluster, and the other workers go on.
+    - `of_client`: true if the Dask workers are child processes of the client, named 0, 1, 2, ... They share its CUDA
+      devices and ignore Ctrl-C.
+    - `allotted`: the time limit of the whole command. When it ends, all waiting tasks get an OutOfTimeError. It is by
+      the clock of this machine if `of_client` is true, else by the clock of the scheduler.
     """
 
     def __init__(

@@ -38,11 +38,9 @@ class LocalExecutor:
     """Runs work units on this machine in `workers` processes. If `workers` is 1, the units run in this process. A work
     unit is one shard with the stage keys to compute for it.
 
-    A unit that kills three workers runs once more at the end, in a new process of its own. If the unit kills that
-    process too, it is not tried again, and `run` raises SetAsideError.
-
-    If `workers` is 1, a death of the worker ends the whole command. The lease of the shard counts the death, and the
-    next command on the cache reads the count.
+    A unit that kills three workers runs once more at the end, in a new process of its own. If it kills that process
+    too, `run` raises SetAsideError. If `workers` is 1, a death ends the whole command. The lease of the shard counts
+    the death for the next command.
     """
 
     def __init__(self, workers: int) -> None:

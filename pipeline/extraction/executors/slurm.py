@@ -33,12 +33,9 @@ class SlurmExecutor:
     """Runs work units in a SLURM job array of `run.workers` tasks, and waits for the end of the array. A work unit is
     one shard with the stage keys to compute for it.
 
-    If the array leaves units undone, another array is submitted for them. If the array of an earlier command works on
-    some of the units, the executor first waits for that array. If this command ends early, for example by Ctrl-C, its
-    array goes on in SLURM.
-
-    `run` raises SlurmError if an array of this command finishes no shard, or if one of its tasks exits with a usage
-    error.
+    If units are left undone, another array is submitted for them. If the array of an earlier command works on some of
+    the units, the executor first waits for it. If this command ends early, for example by Ctrl-C, its array goes on in
+    SLURM. `run` raises SlurmError if an array finishes no shard, or if one of its tasks exits with a usage error.
     """
 
     def run(self, job: Job, report: Report) -> None:
