@@ -55,7 +55,8 @@ class Predictor:
 
     - `folder`: the folder of the run.
     - `recipe`: says how features are made. By default the recipe is read from the run.
-    - `overrides`: changes of the config, such as "run.device=cpu". Only some keys are allowed.
+    - `overrides`: changes of the config, such as "run.device=cpu". Allowed are keys of the section `run`,
+      `graphs.files` and `proposals.files`.
     - `allow_code`: whether the source code of a user's own head, which lies in `folder`, may run.
 
     Raises RunError if `folder` is not a complete run, if its features cannot be made, or if the head is a user's own
@@ -89,17 +90,17 @@ class Predictor:
         time.
 
         - `videos`: files, URLs, and folders of videos. A path that occurs several times is scored once.
-        - `window_seconds`: cuts each video into windows of this length, and each window has clips of its own. The last
-          window ends with the video and has 0.5 to 1.5 times this length. A run with `clips.sampling: windows` has
-          windows of its own. Such a run ignores `window_seconds` and logs a warning.
-        - `keep_boxes`: whether the spans of a prediction have the boxes that the head read.
-        - `keep_edges`: whether the spans also have the weights of the head's graph between these boxes.
-        - `on_progress`: a function that is called with (name of the step, number done, number of all or 0 if unknown).
+        - `window_seconds`: cuts each video into windows of this length, each with its own clips and scores. The last
+          window has 0.5 to 1.5 times this length. A run with `clips.sampling: windows` ignores `window_seconds` and
+          logs a warning.
+        - `keep_boxes`: whether a prediction has the boxes that the head read.
+        - `keep_edges`: whether a prediction has the weights of the head's graph between these boxes.
+        - `on_progress`: is called with (name of the step, number done, number of all or 0 if unknown).
 
-        Raises UsageError if `keep_edges` is set and the head has no edges between boxes, or if `window_seconds` is
-        given for a run with `train.over: videos`, which scores whole videos. Raises DatasetError for a folder without a
-        video, and WeightsError if weights cannot be read. Raises RunError if the weights or the rules for decoding are
-        not those of the training.
+        Raises UsageError if the head has no edges and `keep_edges` is set, or if the run scores whole videos
+        (`train.over: videos`) and `window_seconds` is given. Raises DatasetError for a folder without a video, and
+        WeightsError if weights cannot be read. Raises RunError if the weights or the rules for decoding are not those
+        of the training.
         """
         graph = self.edge_graph() if keep_edges else None
         files = listed_videos(videos)

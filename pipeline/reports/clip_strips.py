@@ -115,8 +115,8 @@ def boxes_strip(
     samples: ArraySamples, finder: FrameFinder, row: int, nodes: Sequence[tuple[tuple[int, int], float]],
     path: Sequence[tuple[int, int]], *, name: str, title: str, meaning: str, most: int,
 ) -> Strip:  # fmt: skip
-    """Returns a Strip of the clip in row `row` with only the boxes in `nodes`. The frames are those of the first `most`
-    time steps that have such a box. Time step t is frame t of the clip, if only frames with boxes are counted.
+    """Returns a Strip of the clip in row `row` with only the boxes in `nodes`. It shows the first `most` time steps
+    that have such a box. Time steps count only frames that have boxes.
 
     - `nodes`: ((time step, box), weight) of each box. The first box is drawn in another colour.
     - `path`: the (time step, box) of the boxes that a line joins.
@@ -185,9 +185,8 @@ def box_path(boxes: Sequence[np.ndarray], first: int) -> list[Point]:
     """Follows a box through the frames of a clip. Returns the centre (x, y) of the box in each frame, until the path
     ends.
 
-    The path begins at the box number `first` of the first frame. In each next frame, the path goes on to the box that
-    has the largest overlap with the box before. The path ends if no box of the next frame overlaps. `boxes` has an
-    array [number of boxes, 4] for each frame.
+    The path begins at box number `first` of the first frame. In each next frame, it goes on to the box with the largest
+    overlap. It ends if no box overlaps. `boxes` has an array [number of boxes, 4] for each frame.
     """
     if not len(boxes) or len(boxes[0]) <= first:
         return []

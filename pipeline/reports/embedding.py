@@ -72,10 +72,10 @@ def tsne(vectors: np.ndarray) -> np.ndarray:
 def embedding(
     numbers: CacheNumbers, rows: np.ndarray, vectors: np.ndarray, method: Method, *, name: str, of: str
 ) -> Picture:
-    """Draws n clips as points in a plane. `rows` [n] are their row numbers, and `vectors` [n, C] has a vector of C
-    channels for each clip. Points of one class have the same colour and shape.
+    """Draws n clips as points in a plane. Points of one class have the same colour and shape. `rows` [n] are the row
+    numbers of the clips, and `vectors` [n, C] has a vector for each clip.
 
-    - `method`: "pca" or "tsne". Without scikit-learn, a PCA is drawn in place of a t-SNE, and the description says so.
+    - `method`: "pca" or "tsne". Without scikit-learn, a PCA is drawn, and the description says so.
     - `name`: the name of the figure for files.
     - `of`: what the vectors are, for title and description.
 

@@ -30,11 +30,11 @@ Node = tuple[int, int]  # time step, box
 
 
 def heaviest(weights: np.ndarray, query: Node, most: int) -> list[tuple[Node, float]]:
-    """Returns the `most` nodes that have the largest weights for the node `query`, as (node, weight), the largest
-    weight first. A node is (time step, box). The node `query` itself and nodes with the weight 0 are left out.
+    """Returns the `most` nodes with the largest weights for the node `query`, as (node, weight), the largest first. A
+    node is (time step, box). `query` itself and nodes with the weight 0 are left out.
 
-    `weights` [T, N, T, N] are those of a ClipGraph for one clip, with T time steps of N boxes. Entry (t, i, u, j) is
-    the weight that the node (u, j) has for the node (t, i).
+    `weights` [T, N, T, N] are those of a ClipGraph for one clip. Entry (t, i, u, j) is the weight of the node (u, j)
+    for the node (t, i).
     """
     row = weights[query].copy()  # [T, N]
     row[query] = 0
@@ -45,11 +45,11 @@ def heaviest(weights: np.ndarray, query: Node, most: int) -> list[tuple[Node, fl
 
 def heaviest_path(weights: np.ndarray) -> list[tuple[Node, float]]:
     """Returns a path through a graph as a list of (node, weight). A node is (time step, box). The path begins at box 0
-    of the first time step. The next node is the box of the next time step that has the largest weight for the present
-    node. The weight of the first node is 1. The path ends where no weight is above 0.
+    of the first time step. The next node is the box of the next time step with the largest weight for the present node.
+    The path ends where no weight is above 0.
 
-    If no box has a weight for a box of the previous time step, the path goes backwards, from box 0 of the last time
-    step. `weights` [T, N, T, N] are those of a ClipGraph for one clip, as in `heaviest`.
+    If the graph only has weights backwards in time, the path goes backwards, from box 0 of the last time step.
+    `weights` [T, N, T, N] are those of a ClipGraph for one clip, as in `heaviest`.
     """
     num_steps = weights.shape[0]
     is_forwards = any(weights[step, :, step + 1].any() for step in range(num_steps - 1))
@@ -115,8 +115,8 @@ def head_graphs(
 ) -> Iterator[Picture | Strip]:
     """Yields the figures of all graphs that a head computes for the clips in `rows`. `name` begins the titles.
 
-    - A graph of boxes becomes a Strip for each clip. It shows the first box of the middle time step, and the boxes that
-      have the largest weights for it.
+    - A graph of boxes becomes a Strip for each clip. It shows the first box of the middle time step, and the boxes with
+      the largest weights for it.
     - A graph of boxes of neighbouring frames becomes a Strip for each clip, with the path of the largest weights.
     - A graph of frames becomes two matrices: its mean over the clips, and the divergences between the rows of the mean.
 

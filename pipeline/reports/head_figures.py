@@ -36,9 +36,8 @@ class HeadFigures:
     - `name`: the beginning of each title.
     - `head`: the trained head.
 
-    An argument `rows` has the row numbers of clips. A method raises NothingToShowError if the head or the cache has
-    nothing for the figure, or if a row has no values. A method raises FramesMissingError if a clip has no frames to
-    show.
+    A method raises NothingToShowError if there is nothing for the figure, and FramesMissingError if a clip has no
+    frames to show.
     """
 
     def __init__(self, samples: ArraySamples, finder: FrameFinder, name: str, head: "Head") -> None:
@@ -47,11 +46,11 @@ class HeadFigures:
 
     def class_maps(self, rows: Sequence[int]) -> list[Strip]:
         """Draws where in the frames the head sees a class. Returns one Strip of frames with heat maps (class activation
-        maps) for each clip of `rows`.
+        maps) for each clip in the row numbers `rows`.
 
-        The first line of frames shows the predicted class. If the prediction is wrong, a second line shows the first
-        true class. `data` of the Strip has the maps of each line, [time steps, rows, columns]. The mean of the maps is
-        the logit of the class. Only a head that classifies the mean of cached maps by one linear layer has such maps.
+        The first line of frames shows the predicted class. If it is wrong, a second line shows the first true class.
+        `data` has the maps of each line, [time steps, rows, columns]. The mean of the maps is the logit of the class.
+        Only a head that classifies the mean of cached maps by one linear layer has such maps.
         """
         import torch
 
@@ -76,12 +75,11 @@ class HeadFigures:
         return [*head_graphs(self._samples, self._finder, self.name, self.head, rows)]
 
     def relations(self, rows: Sequence[int] | None = None) -> list[Picture]:
-        """Draws two matrices for each of the head's graphs between frames. The first matrix has the weights between the
-        frames, as means over the clips of `rows`. The second matrix compares each two frames: entry (i, j) is the
-        Jensen-Shannon divergence between the weights of frame i and the weights of frame j. Only the weights of a frame
-        for itself and its two neighbours are compared.
+        """Draws two matrices for each of the head's graphs between frames. The first matrix has the mean weights
+        between the frames, over the clips in `rows` or, if it is None, over at most 64 clips.
 
-        If `rows` is None, the means are over at most 64 clips of the cache.
+        The second matrix compares each two frames. Entry (i, j) is the Jensen-Shannon divergence between the weights of
+        the frames i and j for themselves and their two neighbours.
         """
         import torch
 
@@ -104,11 +102,11 @@ class HeadFigures:
         ]  # fmt: skip
 
     def actionness(self, rows: Sequence[int]) -> list[Strip]:
-        """Draws where an ATR head finds the action. Returns one Strip for each clip of `rows`.
+        """Draws where an ATR head finds the action. Returns one Strip for each clip in the row numbers `rows`.
 
-        A Strip has one line of frames for each block of the head. The map of the block is drawn over the frames as a
-        heat map. Each frame also has three of its cached boxes: those in which the mean of the map is largest. `data`
-        of the Strip has the maps of each block, [time steps, rows, columns].
+        A Strip has one line of frames for each block of the head, with the map of the block as a heat map. Each frame
+        also has the three cached boxes in which the mean of the map is largest. `data` has the maps of each block,
+        [time steps, rows, columns].
         """
         import torch
 

@@ -23,17 +23,16 @@ def maps_strip(
     samples: ArraySamples, finder: FrameFinder, row: int, array: str, lines: Sequence[tuple[str, np.ndarray]], *,
     name: str, title: str, description: str, with_boxes: bool = False,
 ) -> Strip:  # fmt: skip
-    """Returns a Strip with frames of a clip and heat maps over the frames. Each item of `lines` is a line of up to 4
+    """Returns a Strip with frames of a clip and heat maps over the frames. Each item of `lines` is a line of at most 4
     frames.
 
     - `row`: the row number of the clip.
-    - `array`: the name of the cached array from which the maps were computed. The maps cover the part of the frame that
-      the network saw for this array.
-    - `lines`: (caption, maps) of each line. Maps are [time steps, rows, columns]. The colours of a line go from the
-      smallest to the largest value of its maps.
-    - `name`, `title`, `description`: those of the Strip. `data` of the Strip is {caption: maps}.
-    - `with_boxes`: if true, each frame also has three of its cached boxes: those in which the mean of the map is
-      largest.
+    - `array`: the cached array from which the maps were computed. They cover the part of the frame that the network
+      saw.
+    - `lines`: (caption, maps) of each line. Maps are [time steps, rows, columns]. The colours go from the smallest to
+      the largest value of the line.
+    - `name`, `title`, `description`: those of the Strip. Its `data` is {caption: maps}.
+    - `with_boxes`: if true, each frame also has the three cached boxes in which the mean of the map is largest.
 
     Raises FramesMissingError if the clip has no frames to show, or if its video has changed.
     """
@@ -62,13 +61,12 @@ def maps_strip(
 
 
 def in_boxes(values: np.ndarray, rectangle: Rectangle, boxes: np.ndarray) -> np.ndarray:
-    """Returns the mean of a map in each of N boxes, float64 [N].
+    """Returns the mean of a map in each of N boxes, float64 [N]. A cell counts with its area inside the box. A box
+    outside of the map has NaN.
 
-    - `values`: [H, W], the map of H rows and W columns.
+    - `values`: [H, W], the map.
     - `rectangle`: (x1, y1, x2, y2), the part of the frame that the map covers, in px.
     - `boxes`: [N, 4], (x1, y1, x2, y2) in px of the frame.
-
-    In the mean, the weight of a cell is the area of the cell inside the box. A box outside of the rectangle has NaN.
     """
     height, width = values.shape
     left, top, right, bottom = rectangle

@@ -39,15 +39,13 @@ class Look:
     """Draws figures of a cache for a notebook or a paper. `kinegraph.look` returns a Look. The report shows the same
     figures.
 
-    A method returns a Picture, which is a matplotlib Figure with `data` (the numbers) and `description` (a sentence). A
-    notebook shows the Picture, and `savefig("norms.pdf")` writes it to a file. Methods that draw frames of videos
-    return a Strip, whose `savefig` writes SVG.
+    A method returns a Picture, a matplotlib Figure with `data` (the numbers) and `description` (a sentence). Methods
+    that draw frames of videos return a Strip. A notebook shows both. `savefig("norms.pdf")` writes a Picture to a file,
+    and `savefig("strip.svg")` a Strip.
 
     An argument `row` is a row number. Row i is line i of clips.parquet and stands for one clip. Figures of arrays show
-    a sample of rows: at most 4,096 rows, and at most 256 MiB of each array. The sample is drawn at random with a fixed
-    seed.
-
-    A method raises NothingToShowError, a ValueError, if the cache has nothing for the figure.
+    a random sample with a fixed seed: at most 4,096 rows, and at most 256 MiB of each array. A method raises
+    NothingToShowError, a ValueError, if the cache has nothing for the figure.
     """
 
     def __init__(self, cache: Cache, videos: Path | str | None = None, *, decode_seconds: float = NO_LIMIT) -> None:
@@ -245,15 +243,15 @@ class Look:
         return _histogram("box_overlaps", "Overlap with next frame", {"boxes": overlaps}, "IoU", "boxes", (0, 1))
 
     def strip(self, row: int, boxes: int = 5, frames: int = 8, path: int | None = None) -> Strip:
-        """Draws frames of the clip in row `row` with their boxes, side by side.
+        """Draws frames of the clip in row `row` with their boxes, as one picture.
 
         - `boxes`: how many boxes are drawn in each frame, those with the best scores.
         - `frames`: the largest number of frames.
         - `path`: the number of a drawn box of the first frame, or None. A line follows this box through the frames,
           always to the box with the largest overlap.
 
-        Raises FramesMissingError if the video of the clip is missing or cannot be decoded. Raises ValueError for a
-        row or a number of boxes or frames that does not exist.
+        Raises FramesMissingError if the video of the clip is missing or cannot be decoded. Raises ValueError for a row
+        or a number of boxes or frames that does not exist.
         """
         self._require_row(row)
         if boxes < 0 or frames < 1:
@@ -273,16 +271,15 @@ class Look:
         return scene_strip(self.samples, self.finder, row, frames)
 
     def neighbours(self, row: int, frame: int, box: int, array: str | None = None, count: int = 7) -> Strip:
-        """Draws one box of a clip, and beside it the `count` most similar regions of other clips. Regions are similar
-        if the cosine of their features is large.
+        """Draws one box of a clip, and the `count` most similar regions of other clips. Regions are similar if the
+        cosine of their features is large.
 
         - `row`: the row number of the clip.
         - `frame`: the number of a time step of the array, from 0.
         - `box`: the number of a box in the time step, from 0.
         - `array`: the array with the features of regions. None means the first such array of the cache.
 
-        Raises FramesMissingError if the video of the clip is missing. Raises ValueError for a row that does not
-        exist.
+        Raises FramesMissingError if the video of the clip is missing. Raises ValueError for a row that does not exist.
         """
         self._require_row(row)
         regions = [name for name in self.samples.vector_arrays() if name.startswith("regions/")]
@@ -298,16 +295,16 @@ class Look:
         """Draws the graphs that the head of a trained run computes for the clips in the rows `rows`. Returns a list of
         figures, which is empty if the head has no graph. Runs the head on the CPU, so torch is imported.
 
-        A graph of boxes becomes a Strip for each clip. It shows one box and the boxes that have the largest weights for
-        it, or the path of the largest weights through the frames. A graph of frames becomes two matrices: the mean over
-        the clips, and the Jensen-Shannon divergences between the rows of this mean.
+        A graph of boxes becomes a Strip for each clip, with the boxes that have the largest weights for one box, or
+        with the path of the largest weights. A graph of frames becomes two matrices: the mean over the clips, and the
+        Jensen-Shannon divergences between the rows of this mean.
 
         - `run`: the folder of the run.
-        - `name`: the beginning of each title. By default, it is the name of the folder.
+        - `name`: the beginning of each title. By default, the name of the folder.
         - `allow_code`: if true, the code of a head of your own may be run.
 
-        Raises RunError if the run cannot be read, or if it was trained on other features than those of the cache.
-        Raises FramesMissingError if a video is missing.
+        Raises RunError if the run cannot be read, or if it was trained on other features. Raises FramesMissingError if
+        a video is missing.
         """
         folder = Path(run)
         title = name or folder.name

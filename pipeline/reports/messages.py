@@ -28,9 +28,9 @@ def messages_strip(
     samples: ArraySamples, finder: FrameFinder, row: int, array: str, strengths: np.ndarray,
     pairs: Sequence[tuple[int, int]], cells: np.ndarray, *, name: str, title: str,
 ) -> Strip:  # fmt: skip
-    """Returns a Strip of up to 4 frames of a clip, with the five strongest messages of each frame. A node stands for a
-    cell of a map, and cells may have different sizes. A message is a line from the sender's cell to the receiver's
-    cell, with a dot at the receiver. A heat map over the cells of the smallest size shows how much each cell receives.
+    """Returns a Strip of at most 4 frames of a clip, with the five strongest messages of each frame. A message is a
+    line from the sender's cell of the map to the receiver's cell, with a dot at the receiver. A heat map shows how much
+    each cell receives.
 
     - `row`: the row number of the clip.
     - `array`: the name of the array of maps that the head reads.

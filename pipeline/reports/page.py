@@ -164,15 +164,12 @@ class Page:
 def data_table(title: str, data: Mapping[str, np.ndarray]) -> ReportTable | None:
     """Returns a table with the numbers of a figure. Returns None if no array of the figure fits into a table.
 
-    - `title`: the title of the figure.
-    - `data`: {name: array}, as in `Picture.data`.
+    `title` is the title of the figure. `data` is {name: array}, as in `Picture.data`. Each array with one axis becomes
+    a column. An array [seeds, n] whose name begins with "y of " becomes a column of means over the seeds that have a
+    finite value. `edges` [n + 1] become a column "from" with the first edge of each bin. Arrays with fewer values than
+    the longest are left out.
 
-    Each array with one axis becomes a column. An array [seeds, n] whose name begins with "y of " becomes a column of n
-    means over the seeds. A mean is over the seeds that have a finite value, or NaN if there is no such seed. Arrays
-    with fewer values than the longest array are left out. `edges` [n + 1] of n bins become a column "from" with the
-    first edge of each bin.
-
-    If there are more than 60 rows, the table has only every second, third, ... row, and a note below the table says so.
+    If there are more than 60 rows, the table has only every second, third, ... row, and a note says so.
     """
     columns = {
         name: values if values.ndim == 1 else seed_mean(values)

@@ -41,8 +41,7 @@ class Predicted:
     """The predictions of one run for V videos and K classes. Videos without a label, and videos whose clips all failed,
     are left out.
 
-    - `video_ids`: the V ids.
-    - `class_names`: the K names.
+    - `video_ids`, `class_names`: the V ids and the K names.
     - `truth`: bool [V, K], true for the labels of each video.
     - `probabilities`: [V, K], the scores of the head.
     - `is_multi_label`: whether videos may have several labels.
@@ -79,8 +78,7 @@ class Predicted:
         """Returns the score of each class, float64 [classes]. A class without videos has NaN.
 
         The score is the share of the videos of the class whose prediction is right. If videos may have several labels,
-        the score is the average precision. For it, all videos are sorted by the probability of the class. The average
-        precision is the mean of the precisions at the ranks of the videos of the class.
+        it is the average precision: the mean of the precisions at the ranks of the videos of the class.
         """
         counts = self.truth.sum(0)
         if not self.is_multi_label:
@@ -92,12 +90,12 @@ class Predicted:
         return np.where(counts > 0, (precision * hits).sum(0) / np.maximum(counts, 1), np.nan)
 
     def confusion(self) -> np.ndarray:
-        """Returns the confusion matrix of K classes, int64 [K, K]. In entry (i, j), class i is a true class and class j
-        a predicted class. The entry is the number of videos of class i for which class j is predicted.
+        """Returns the confusion matrix of K classes, int64 [K, K]. Entry (i, j) is the number of videos of class i for
+        which class j is predicted.
 
         If videos may have several labels, only wrong predictions are counted, so the diagonal is 0. A video with n
-        labels then has n predicted classes: those with the largest probabilities. A predicted class is wrong if it is
-        no label of the video. Each wrong class j adds 1 to the entries (i, j) of all labels i of the video.
+        labels then has n predicted classes, those with the largest probabilities. Each wrong class j adds 1 to the
+        entries (i, j) of all labels i of the video.
         """
         truth = self.truth.astype(np.int64)
         if not self.is_multi_label:

@@ -13,12 +13,12 @@ from kinegraph.stages.pictures.picture import Picture
 
 
 def divergences(weights: np.ndarray) -> np.ndarray:
-    """Compares how frames weight their neighbours. Row t of `weights` [T, T] has the weights of frame t for all frames.
-    Each frame, except the first and the last, has three shares: its weights for the frame before, for itself and for
-    the frame after, divided by their sum.
+    """Compares how frames weight their neighbours. Returns the Jensen-Shannon divergences in bits, from 0 to 1: [T - 2,
+    T - 2]. Entry (i, j) compares frame i + 1 with frame j + 1.
 
-    Returns the Jensen-Shannon divergences between these shares in bits, from 0 to 1: [T - 2, T - 2]. Entry (i, j)
-    compares frame i + 1 with frame j + 1. It is NaN if the three weights of one of the two frames are 0.
+    Row t of `weights` [T, T] has the weights of frame t for all frames. A frame has three shares: its weights for the
+    frame before, for itself and for the frame after, divided by their sum. The entry is NaN if the three weights of one
+    of the frames are 0.
     """
     inner = np.arange(1, len(weights) - 1)[:, None]
     near = weights[inner, inner + np.arange(-1, 2)]  # [T - 2, 3]

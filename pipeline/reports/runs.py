@@ -32,13 +32,12 @@ Group = list[tuple[Path, RunResults]]
 
 
 class Runs:
-    """Draws figures of trained runs. Runs that differ only in their seed count as one head, which has one row of a
-    table and one line of a figure. A method returns a Picture, a matplotlib Figure with `data` and `description`.
+    """Draws figures of trained runs. Runs that differ only in their seed count as one head. A method returns a Picture,
+    a matplotlib Figure with `data` and `description`.
 
     - `runs`: (folder, results) of each run.
     - `num_classes`: the number of classes, for the score by chance, or None.
-    - `unfinished`: the folders of runs that were begun and are not finished. The report names these folders, and no
-      figure draws their runs.
+    - `unfinished`: the folders of runs that are not finished. No figure draws them.
     """
 
     def __init__(

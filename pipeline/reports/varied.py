@@ -26,10 +26,9 @@ class Varied(NamedTuple):
 
 
 def varied(heads: Mapping[str, Sequence[tuple[Path, RunResults]]]) -> Varied | None:
-    """Finds the only option in which `heads` differ. Returns its key and the value of each head as a Varied.
-
-    Returns None if the heads differ in no option or in several options. Returns None, too, if they differ only in the
-    name of the head, or if two heads have the same value.
+    """Finds the only option in which `heads` differ. Returns its key and the value of each head as a Varied. Returns
+    None if the heads differ in no option, in several options or only in the name of the head, or if two heads have the
+    same value.
 
     `heads` is {name: (folder, results) of each run of the head}. Only the first run of each head is read. The options
     are those of the training, of the head, and of the features that the head reads.

@@ -1,9 +1,9 @@
 """Manages leases. A lease is a small file in which a worker says that it works on a shard, so that two runs on one
 cache do not repeat work. Imports no torch.
 
-Only the newest lease of a shard counts. To take over a shard, a worker creates the next lease of the shard. If two
-workers compete, only one can create it. Leases only save work. The ledger alone says which shards are done, so a worker
-reads the ledger again after it wins a lease and before it seals a shard.
+Only the newest lease of a shard counts. To take over a shard, a worker creates the next lease. If two workers compete,
+only one can create it. Leases only save work. The ledger alone says which shards are done, so a worker reads the ledger
+again after it wins a lease and before it seals a shard.
 """
 
 import logging
@@ -57,9 +57,9 @@ class Leases:
     """The leases of one worker on the cache in `storage`. A thread refreshes them until they are released. Call `close`
     to release all of them.
 
-    A worker may take over a shard if another worker's lease of the shard is stale. A lease is stale if its worker was a
-    process of this machine and is dead. A lease is also stale if it has not changed for the number of seconds that the
-    lease states, by this machine's monotonic clock. The leases of this worker state `seconds`.
+    A worker may take over a shard if the lease of another worker is stale. A lease is stale if its worker was a process
+    of this machine and is dead, or if the lease has not changed for the number of seconds that it states. The leases of
+    this worker state `seconds`.
     """
 
     def __init__(self, storage: Storage, seconds: float) -> None:

@@ -16,11 +16,10 @@ def revisit(
     after_waiting: Callable[[], None] = lambda: None,
 ) -> None:
     """Calls `one_pass` with `units`, and then again with the units that the last call returned, until a call returns no
-    units. A call must return the units that it could not do because another worker has leased them.
+    units. A call returns the units that another worker has leased.
 
     Before each further call, the function waits and calls `after_waiting`. An error that `after_waiting` raises ends
-    the loop. The first waits are a second long. Later waits are a tenth of the time that was waited before, at most
-    30 s, because hundreds of workers may wait for the last units of a cache.
+    the loop. A wait is a second long at first, and later a tenth of the time that was waited before, at most 30 s.
     """
     waited = 0.0
     while units := one_pass(units):

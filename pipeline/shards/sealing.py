@@ -122,21 +122,22 @@ def seal(
     """Writes one computed shard of one stage, and then its ledger record. Returns the record, or None if another worker
     finished the shard first.
 
-    output: the computed values.
-    sources: video id -> identity of the video file that was read.
-    provenance: the software and the device that computed the values.
-    seconds: kind of work -> the seconds that it took, for the record.
-    writing: the clock of the calling thread, which writes. The seconds of the clock are stored in the record, too.
+    - `output`: the computed values.
+    - `sources`: video id -> identity of the video file that was read.
+    - `provenance`: the software and the device that computed the values.
+    - `seconds`: kind of work -> the seconds that it took, for the record.
+    - `writing`: the clock of the calling thread, which writes. Its seconds are stored in the record, too.
     """
     return write_and_seal(cache, describe(shard, output, sources, provenance, seconds), output.finished(), writing)
 
 
 def write_and_seal(cache: Cache, record: Record, rows: ShardRows, writing: Clock | None = None) -> Record | None:
-    """Writes the objects of one shard of one stage, and then its ledger record. Returns the written record, a copy of
-    `record` with the names and checksums of the objects, and with the seconds of the clock `writing`.
+    """Writes the objects of one shard of one stage, and then its ledger record. Returns the written record: `record`
+    with the names and checksums of the objects, and the seconds of the clock `writing`. Returns None if another worker
+    finished the shard first.
 
     `rows` has a pair (ArraySpec, values) for each array of the stage. A crash leaves objects without a record, never a
-    record without its objects. Returns None, and writes no record, if another worker finished the shard first.
+    record without its objects.
     """
     written = cache.store.write_shard(record.key, record.shard, rows)
     objects = {name: SealedObject(size=size, xxh3_128=digest) for name, (size, digest) in written.items()}
