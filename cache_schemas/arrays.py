@@ -1,10 +1,10 @@
 """Lists what a cache holds: the name, shape, type, dimensions and units of every array.
 
-Axis 0 of every array is the row. A row is one clip under one crop of one video. The shapes in this file are the shapes
-of one row, without axis 0.
+Axis 0 of every array is the row. A row is one clip under one crop of one video. The shapes in this file are those of
+one row, without axis 0.
 
-Four conventions hold for all arrays. Boxes are x1, y1, x2, y2 in pixels of the video frame after its rotation. The
-centre of pixel i lies at i + 0.5. Times are seconds from the first shown frame. An interval is [start, end).
+Boxes are x1, y1, x2, y2 in pixels of the video frame after its rotation. The centre of pixel i lies at i + 0.5. Times
+are seconds from the first shown frame. An interval is [start, end).
 """
 
 import math
@@ -123,12 +123,12 @@ def status_array(stage: str) -> ArraySpec:
 
 
 def crop_array(entry: str = "") -> ArraySpec:
-    """Returns the ArraySpec of an array with the crop of every row. A crop is the part of a frame that a network sees,
-    as a rectangle. The array is not stored. Readers compute its values from clips.parquet.
+    """Returns the ArraySpec of an array with the crop of every row, the part of a frame that a network sees. The array
+    is not stored. Readers compute it from clips.parquet.
 
-    If `entry` is "", the array is `clips/crop`, which has the crops of clips.parquet. Some backbones resize the whole
-    frame before they cut the crop, so they see another rectangle. For such a backbone, `entry` is its name in the
-    config, and the array is `clips/crop/<entry>`.
+    If `entry` is "", the array is `clips/crop`. Some backbones resize the whole frame before they cut the crop, so they
+    see another rectangle. For such a backbone, `entry` is its name in the config, and the array is
+    `clips/crop/<entry>`.
     """
     return ArraySpec(
         name=f"clips/crop/{entry}" if entry else "clips/crop",
@@ -153,13 +153,12 @@ def feature_arrays(
 ) -> tuple[ArraySpec, ...]:
     """Returns the ArraySpecs of the features of one tap. A tap is a named layer of a backbone whose output is stored.
 
-    shape: the shape (T, C, H, W) of the output. There are T maps with C channels, H rows and W columns.
-    frame_step: the number of sampled frames per map.
-    store: "maps", "pooled" or both. The result has one ArraySpec for each of them.
-    dtype: the type of the stored maps, for example "float16".
-    frame_index: the sampled frame of each map, if the maps are not at equal distances.
-
-    The array for "maps" has rows (T, C, H, W). The array for "pooled" has rows (T, C), the mean over H and W.
+    - `shape`: the shape (T, C, H, W) of the output: T maps with C channels.
+    - `frame_step`: the number of sampled frames per map.
+    - `store`: "maps", "pooled" or both. The result has one ArraySpec for each: maps (T, C, H, W), and pooled (T, C),
+      the mean over H and W.
+    - `dtype`: the type of the stored maps, for example "float16".
+    - `frame_index`: the sampled frame of each map, if the maps are not at equal distances.
     """
     T, C, H, W = shape
     time = frame_dim(frame_step, frame_index)
@@ -186,10 +185,10 @@ def feature_arrays(
 
 def class_token_array(backbone: str, tap: str, shape: tuple[int, int], frame_step: int | None) -> ArraySpec:
     """Returns the ArraySpec of the class token of the tap `tap`, a named layer of `backbone`. A class token is a vector
-    that a transformer computes for the whole frame or the whole clip, beside its feature map.
+    that a transformer computes for a frame or a clip, beside its maps.
 
-    `shape` is (T, C): T time steps and C channels. `frame_step` is the number of sampled frames per time step. If the
-    network has one class token for the whole clip, `frame_step` is None and T is 1.
+    `shape` is (T, C): T time steps and C channels. `frame_step` is the number of sampled frames per time step. It is
+    None if there is one class token for the whole clip. T is then 1.
     """
     return ArraySpec(
         name=f"features/{backbone}/{tap}{CLASS_SUFFIX}",
@@ -273,13 +272,13 @@ def clip_arrays(num_frames: int) -> tuple[ArraySpec, ...]:
 def proposal_arrays(
     num_frames: int, top: int, frame_step: int, *, scores_are: str = "objectness logit", has_labels: bool = False
 ) -> tuple[ArraySpec, ...]:
-    """Returns the ArraySpecs of region proposals. Region proposals are boxes around possible objects. The boxes of a
-    frame are sorted from the best score to the worst.
+    """Returns the ArraySpecs of region proposals, which are boxes around possible objects. The boxes of a frame are
+    sorted from the best score to the worst.
 
-    The arrays are boxes (T, N, 4), scores (T, N) and count (T). T is `num_frames`, the number of frames with boxes, and
-    N is `top`. One of every `frame_step` sampled frames has boxes. A box is x1, y1, x2, y2 in pixels of the upright
-    frame. Only the first `count` boxes of a frame are valid. `scores_are` says in words what a score is. If
-    `has_labels` is true, there is also the array labels (T, N), the class number of each box.
+    The arrays are boxes (T, N, 4), scores (T, N) and count (T), with T = `num_frames` and N = `top`. One of every
+    `frame_step` sampled frames has boxes. A box is x1, y1, x2, y2 in pixels of the upright frame. Only the first
+    `count` boxes are valid. `scores_are` says in words what a score is. If `has_labels` is true, there is also the
+    array labels (T, N), the class number of each box.
     """
     labels = _Column("labels", "int16", 2, -1, "class number of each box, in `labels` of the options; -1: no box")
     return _columns(
@@ -303,14 +302,15 @@ def region_arrays(
     frame_index: tuple[int, ...] | None = None,
 ) -> tuple[ArraySpec, ...]:
     """Returns the ArraySpecs of region features. A region feature is a vector that describes the part of a feature map
-    inside one box of the proposals. The operation RoIAlign computes it.
+    inside one box. RoIAlign computes it.
 
-    backbone, tap: the name of the backbone in the config, and the layer whose maps are used.
-    shape: the shape (T, N, D) of one row. There are T time steps with N boxes each. A vector has D channels.
-    frame_step: the number of sampled frames per time step.
-    dtype: the type of the features.
-    grid_size: if it is set, there is a second array (T, N, D, grid_size, grid_size), with a grid of vectors per box.
-    frame_index: the sampled frame of each time step, if the time steps are not at equal distances.
+    - `backbone`, `tap`: the name of the backbone in the config, and the layer whose maps are used.
+    - `shape`: the shape (T, N, D) of one row: T time steps, N boxes, D channels.
+    - `frame_step`: the number of sampled frames per time step.
+    - `dtype`: the type of the features.
+    - `grid_size`: if it is set, there is a second array (T, N, D, grid_size, grid_size), with a grid of vectors per
+      box.
+    - `frame_index`: the sampled frame of each time step, if the time steps are not at equal distances.
     """
     dims = (frame_dim(frame_step, frame_index), "proposal", f"{tap}_channel")
 
@@ -337,8 +337,8 @@ def graph_arrays(shape: tuple[int, int, int], frame_step: int | None) -> tuple[A
     """Returns the ArraySpecs of scene graphs. A scene graph lists the objects around one person at one time, and the
     relations of each object to the person.
 
-    `shape` is (T, M, R): T graphs per row, at most M objects per graph, and R kinds of relations. There is one graph
-    per `frame_step` sampled frames. If every graph has a time of its own, `frame_step` is None.
+    `shape` is (T, M, R): T graphs per row, at most M objects per graph, and R kinds of relations. `frame_step` is the
+    number of sampled frames per graph, or None if every graph has its own time.
     """
     time = "graph" if frame_step is None else frame_dim(frame_step)
     return _columns(

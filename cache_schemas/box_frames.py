@@ -15,12 +15,11 @@ BOX_FRAMES = "clips/box_frames"  # before the name of an array: the frames with 
 
 
 def box_frames_arrays(specs: Mapping[str, ArraySpec]) -> dict[str, ArraySpec]:
-    """Returns array name -> ArraySpec for the arrays `clips/box_frames/<array>`. Element t of such an array is the
-    index of the frame whose boxes belong to time step t of the feature array `<array>`. Only the frames with boxes are
-    counted, from 0.
+    """Returns {array name: ArraySpec} for the arrays `clips/box_frames/<array>`. Element t of such an array is the
+    index of the frame whose boxes belong to time step t of `<array>`. The index counts only frames with boxes, from 0.
 
-    `specs` maps the name of each stored array to its ArraySpec. Only feature maps and region features with a
-    `frame_index` get such an array. The arrays are not stored. Readers compute their values from `frame_index`.
+    `specs` maps the name of each stored array to its ArraySpec. Only arrays with a `frame_index` get such an array. It
+    is not stored. Readers compute it from `frame_index`.
     """
     if not {FRAME_TIMES, "proposals/count"} <= specs.keys():
         return {}

@@ -86,9 +86,9 @@ class Cache:
     def create(cls, root: Path | str, clips_options: Options, layout: Options) -> "Cache":
         """Creates a cache at `root` and returns it. If a cache with equal options is already there, returns that cache.
 
-        `clips_options` says how clips are taken from videos (the entry `clips` of cache.json). `layout` says how arrays
-        are stored (the entry `store`). Raises CacheMismatch if the cache at `root` has other clip options, another kind
-        of store or another compression. The message lists the options that differ.
+        `clips_options` says how clips are taken from videos, and `layout` how arrays are stored (the entries `clips`
+        and `store` of cache.json). Raises CacheMismatch if the cache at `root` has other clip options, another store or
+        another compression. The message lists the options that differ.
         """
         manifest = {
             "schema_version": SCHEMA_VERSION,
@@ -280,14 +280,12 @@ class Cache:
         return sorted(name.removeprefix(f"{STAGES}/").removesuffix(".json") for name in names)
 
     def declare(self, *stages: Stage, renew: bool = False) -> None:
-        """Writes the document stages/<key>.json of each of `stages`, and the metadata of all arrays of the cache. An
-        existing document of a stage stays as it is.
+        """Writes the document stages/<key>.json of each of `stages`, and the metadata of all arrays. An existing
+        document stays as it is.
 
         In a zarr cache, the metadata has texts by which xarray labels the rows, such as their splits. If `renew` is
-        true, texts that no longer match the rows are replaced.
-
-        Raises CacheMismatch if the cache has a stage with the same key but other options. All stages are checked before
-        the first document is written.
+        true, texts that no longer match the rows are replaced. Raises CacheMismatch, before anything is written, if the
+        cache has a stage with the same key but other options.
         """
         for stage in stages:
             self.check_stage(stage)
@@ -357,16 +355,17 @@ class Cache:
         return specs[name]
 
     def readable(self, planned: Iterable[Stage] = ()) -> dict[str, ArraySpec]:
-        """Returns name -> ArraySpec of every array that `CachedClips` can read: all stored arrays, and these arrays,
+        """Returns {name: ArraySpec} of every array that `CachedClips` can read: all stored arrays, and these arrays,
         which are computed when they are read:
 
-        `clips/crop`: the rectangle of the frame that each row shows.
-        `clips/crop/<entry>`: the rectangle that the backbone `<entry>` sees, if it resizes whole frames before it cuts
-            the crop.
-        `clips/box_frames/<array>`: for each time step of `<array>`, the index of its frame among the frames with boxes.
+        - `clips/crop`: the rectangle of the frame that each row shows.
+        - `clips/crop/<entry>`: the rectangle that the backbone `<entry>` sees, if it resizes whole frames before it
+          cuts the crop.
+        - `clips/box_frames/<array>`: for each time step of `<array>`, the index of its frame among the frames with
+          boxes.
 
-        A cache without the stage `clips`, for example after an import, has no arrays of crops. `planned` are stages
-        that the cache may not have yet. Their arrays are included, unless the cache has a stage with the same key.
+        A cache without the stage `clips`, for example after an import, has no arrays of crops. Arrays of the stages
+        `planned`, which the cache may not have yet, are included.
         """
         stages = [
             *({stage.key: stage for stage in planned} | {key: self.stage(key) for key in self.stage_keys()}).values()

@@ -287,12 +287,12 @@ def _same(old: object, new: object) -> bool:
 
 
 def merged(old: Sequence[ClipRow], new: Sequence[ClipRow]) -> list[ClipRow]:
-    """Returns the rows of a cache after another run of `index`. First come the rows `old`, with their row numbers. Then
-    come the rows that are only in `new`, sorted. Rows with equal clip_id are the same row.
+    """Returns the rows of a cache after another run of `index`: first the rows `old`, with their row numbers, then the
+    rows that are only in `new`, sorted. Rows with equal clip_id are the same row.
 
-    An old row takes labels, split, path and `list_index` from the same row in `new`. If its video could not be opened
-    before, it takes all values from `new`. Raises CacheMismatch if `new` lacks an old row, or if times, crop or frame
-    size of a row changed.
+    An old row takes labels, split, path and `list_index` from `new`. If its video could not be opened before, it takes
+    all values from `new`. Raises CacheMismatch if `new` lacks an old row, or if times, crop or frame size of a row
+    changed.
     """
     by_id = {row.clip_id: row for row in new}
     kept: list[ClipRow] = []

@@ -1,8 +1,8 @@
-"""Follows the dependencies between stages. A stage reads another stage if its rows are made from rows of that stage
-(`regions/i3d` reads `features/i3d`). Failures, changed files and requested work spread along these dependencies.
+"""Follows the dependencies between stages. A stage reads another stage if its rows are made from rows of that stage:
+`regions/i3d` reads `features/i3d`. Failures, changed files and requested work spread along these dependencies.
 
-The attribute `reads` of a stage has the keys of the stages that it reads directly. The parameter `stages` maps stage
-key -> stage. In `stages`, every stage must come after the stages that it reads.
+The attribute `reads` of a stage has the keys of the stages that it reads directly. The parameter `stages` is {stage
+key: stage}, in which every stage comes after the stages that it reads.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -46,10 +46,9 @@ def coordinates_of(columns: Mapping[str, list[str]], labels: Sequence[str] | Non
     """Returns one Coordinate for each of `columns`, and one for `labels`. A coordinate is an array with a text for each
     row. xarray labels the rows with these texts.
 
-    columns: name of the coordinate (`clip_id`, `video_id` or `split`) -> the text of each row.
-    labels: the text for the labels of each row, as `label_names` returns it. If it is None, there is no coordinate
-        `label`.
-    many: whether a row may have several labels.
+    - `columns`: name of the coordinate (`clip_id`, `video_id` or `split`) -> the text of each row.
+    - `labels`: the text for the labels of each row, as `label_names` returns it. None means no coordinate `label`.
+    - `many`: whether a row may have several labels.
     """
     about = COORDINATES | ({"label": LABELS_ABOUT} if many else {})
     values = dict(columns) | ({} if labels is None else {"label": [*labels]})

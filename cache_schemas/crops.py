@@ -1,10 +1,9 @@
 """Computes which rectangle of a frame a row shows. The arithmetic is part of the cache format. SPEC.md states it.
 
-A crop is a square and is named by its place in the frame, except `full`, which is the whole frame. `left` and `right`
-are the ends of the longer side of the frame. In a frame that is higher than wide, `left` is the top and `right` is the
-bottom. `even_<n>_<i>` is crop i of n evenly spaced crops along the longer side. The ending `_flip` means that the
-pixels are mirrored after the cut. Rectangles are x1, y1, x2, y2 in pixels of the video's frame. Pixel i covers the
-coordinates from i to i + 1.
+A crop is a square and is named by its place in the frame. `left` and `right` are the ends of the longer side of the
+frame, so `left` is the top of a frame that is higher than wide. `even_<n>_<i>` is crop i of n evenly spaced crops.
+`full` is the whole frame. The ending `_flip` means that the pixels are mirrored. Rectangles are x1, y1, x2, y2 in
+pixels of the frame. Pixel i covers the coordinates from i to i + 1.
 """
 
 import math
@@ -132,9 +131,9 @@ def cut_origin(crop: str, width: int, height: int, framing: Framing) -> tuple[in
     """Returns (left, top), the first pixel of a crop in a resized frame of `width` x `height` px. `crop` is the name of
     the crop, such as "left".
 
-    `framing.resize` says how the place of the crop is rounded to whole pixels. "torch" rounds up, as the function
-    uniform_crop of PySlowFast and PyTorchVideo does. All other values round halves to even, as torchvision's CenterCrop
-    does. For a crop with `_flip`, the place is rounded in the mirrored frame, as in torchvision's TenCrop.
+    `framing.resize` says how the place is rounded to whole pixels. "torch" rounds up, as PySlowFast does. All other
+    values round halves to even, as torchvision's CenterCrop does. For a crop with `_flip`, the place is rounded in the
+    mirrored frame.
     """
     across, down = _place(base_of(crop), width, height)
     free_x, free_y = width - framing.size, height - framing.size
@@ -144,11 +143,11 @@ def cut_origin(crop: str, width: int, height: int, framing: Framing) -> tuple[in
 
 
 def seen_rectangle(crop: str, width: int, height: int, framing: Framing) -> Rectangle:
-    """Returns the rectangle (x1, y1, x2, y2) that a network sees of a frame of `width` x `height` px.
+    """Returns the rectangle (x1, y1, x2, y2) that a network sees of a frame of `width` x `height` px, in pixels of the
+    frame before any resizing. It may have fractions of a pixel.
 
-    `crop` is the name of a crop: `full`, or a place such as `center`, `top_left` or `even_3_0`, with or without the
-    ending `_flip`. `framing` says how the network resizes and cuts frames. The rectangle is in pixels of the frame
-    before any resizing and may have fractions of a pixel.
+    `crop` is the name of a crop, such as `full`, `center` or `even_3_0_flip`. `framing` says how the network resizes
+    and cuts frames.
     """
     if not framing.cuts(crop):
         return crop_rectangle(crop, width, height)

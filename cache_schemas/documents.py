@@ -183,7 +183,7 @@ def parsed(where: str, content: bytes, model: type[Model], advice: str = RESTORE
 
     Raises CacheError if the document is damaged or does not fit `model`. The message contains `where` (the path of the
     document), the cause, and `advice` (what to do). Raises CacheTooNew if the document has a later schema version than
-    `model.latest_schema_version`, or than SCHEMA_VERSION if `model` has no such attribute.
+    kinegraph knows.
     """
     latest = getattr(model, "latest_schema_version", SCHEMA_VERSION)
     try:

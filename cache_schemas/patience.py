@@ -35,11 +35,12 @@ def error_text(error: BaseException) -> str:
 
 
 class Patience:
-    """Repeats requests that the object store at `root` could not answer. The pauses between the attempts grow.
+    """Repeats requests that the object store at `root` could not answer. The pauses between the attempts grow. Threads
+    share one `Patience`.
 
-    The waiting ends `PATIENCE_SECONDS` after the store stopped answering, or when a signal asks the process to stop. A
-    store that has never answered is not waited for, so a wrong address is reported at once. Threads share one
-    `Patience`. If one thread has waited in vain, the other threads do not wait either.
+    The waiting ends `PATIENCE_SECONDS` after the store stopped answering, or after a signal. A store that has never
+    answered is not waited for, so a wrong address is reported at once. If one thread has waited in vain, the other
+    threads do not wait either.
     """
 
     def __init__(self, root: str) -> None:

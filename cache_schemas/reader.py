@@ -39,21 +39,18 @@ class CachedClips:
     the clips of all splits.
 
     A clip is in the data set if all stages that write `arrays` have finished its shard, and the clip failed in none of
-    them. Shards that are finished after the data set was made are not seen. `failed_videos` lists the videos whose
-    clips all failed, and `num_failed_of_videos` counts the failed clips of all other videos.
+    them. `failed_videos` lists the videos whose clips all failed, and `num_failed_of_videos` counts the failed clips of
+    all other videos.
 
-    A sample is a dict. It has each array under its full name, `labels`, and `clip_index`, the row in the cache (int64
-    []). `labels` is int64 [], or multi-hot float32 [num_classes] if `multi_label` is true. `batch(indices)` returns a
-    dict for B clips, whose tensors have an axis [B] in front. One call of `batch` is faster than B samples:
-    `DataLoader(range(len(clips)), batch_size=8, collate_fn=clips.batch)`. The data set may be used in forked and
-    spawned processes.
+    A sample is a dict: each array under its full name, `labels` (int64 [], or multi-hot float32 [num_classes]), and
+    `clip_index`, the row in the cache (int64 []). `batch(indices)` returns a dict for B clips, whose tensors have an
+    axis [B] in front. One call of `batch` is faster than B samples: `DataLoader(range(len(clips)), batch_size=8,
+    collate_fn=clips.batch)`. Forked and spawned processes may use the data set.
 
-    - `arrays`: names of arrays. The keys of `Cache.readable()` are all names. An example is `clips/crop` [4], the
-      rectangle of the frame that a clip shows.
-    - `float32`: converts float16 arrays to float32. Otherwise arrays have the type in which they are stored. The heads
-      of kinegraph take float16.
+    - `arrays`: names of arrays, such as `clips/crop`. The keys of `Cache.readable()` are all names.
+    - `float32`: converts float16 arrays to float32. The heads of kinegraph take float16.
     - `preload`: reads all rows into memory at once. Batches are then several times faster if rows are compressed or
-      small. Forked processes share the memory. Each spawned process reads its own copy.
+      small. Forked processes share the memory.
 
     Raises CacheError if the cache lacks an array or the split, or if rows do not fit in memory. Raises TypeError for a
     string in place of the list of arrays.
@@ -274,11 +271,11 @@ class CachedClips:
         return batch
 
     def video(self, video_id: str) -> Batch:
-        """Returns all N clips of one video in the order of time, as one dict of array name -> tensor [N, ...].
+        """Returns all N clips of one video in the order of time, as a dict {array name: tensor [N, ...]}.
 
-        The dict is that of `batch`, with two more entries: `start_seconds` and `end_seconds` of each clip (float64 [N],
-        seconds from the first frame). A failed clip is left out, so the times then have a gap. Raises CacheError if the
-        video is not in the data set, is not completely extracted, or has only failed clips.
+        The dict also has `start_seconds` and `end_seconds` of each clip (float64 [N], seconds from the first frame).
+        Failed clips are left out. Raises CacheError if the video is not in the data set, is not completely extracted,
+        or has only failed clips.
         """
         import torch
 

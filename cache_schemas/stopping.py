@@ -1,15 +1,12 @@
-"""Stops the process after a signal such as Ctrl-C, at a safe moment. The signal handler only notes the signal. The main
-thread stops at its next safe point. Imports no torch.
+"""Stops the process after a signal such as Ctrl-C, at a safe moment. Imports no torch.
 
-A safe point is a call of `check`, which raises KeyboardInterrupt or Terminated once a signal has come. Loops of the
-main thread call `check`, and the waiting functions of this module call it every `POLL_SECONDS`. The handler itself
-raises nothing, because it may interrupt code that holds a lock, and the lock would stay taken. Other threads are not
-interrupted. In a notebook or a user's script no handler is installed, and Ctrl-C raises KeyboardInterrupt as usual in
-Python.
+The signal handler only notes the signal, because it may interrupt code that holds a lock. The main thread stops at its
+next safe point: a call of `check`, which raises KeyboardInterrupt or Terminated after a signal. The waiting functions
+of this module call `check` every `POLL_SECONDS`. Other threads are not interrupted. In a notebook or a user's script no
+handler is installed.
 
-A watchdog thread ends the process if the main thread does not call `check` in time, for example during a call of
-compiled code that takes minutes. It reads the signals from a pipe, into which Python writes them even during such a
-call.
+A watchdog thread ends the process if the main thread does not call `check` in time, for example in compiled code that
+takes minutes.
 """
 
 import os

@@ -87,8 +87,8 @@ class Storage(Protocol):
         """Returns a text that changes if the object `name` changes. While the text stays the same, a reader may keep
         what it has read.
 
-        Returns None if there is no such object, or if the storage cannot tell whether the object has changed. A folder
-        cannot tell it of a file that was written less than a minute ago, because the clock of a disk is coarse.
+        Returns None if there is no such object, or if the storage cannot tell whether it has changed. For example, the
+        clock of a disk is too coarse for a file that was written less than a minute ago.
         """
         ...
 

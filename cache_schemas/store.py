@@ -35,12 +35,11 @@ class Store(Protocol):
         self, specs: Sequence[ArraySpec], num_rows: int, coordinates: Made | None = None, *, renew: bool = False
     ) -> None:
         """Writes the metadata of the arrays `specs`, so that other programs can read each array with `num_rows` rows.
-        Rows of shards that are not written yet read as the fill value. A second call with equal arguments changes
-        nothing.
+        Rows that are not written yet read as the fill value. A second call with equal arguments changes nothing.
 
-        `coordinates` is a function that returns coordinates: texts by which xarray labels the rows, such as their clip
-        ids. The zarr store writes coordinates if they are missing or have another number of rows. If `renew` is true,
-        it also writes coordinates whose texts changed. The HDF5 store writes no coordinates.
+        `coordinates` is a function that returns texts by which xarray labels the rows, such as their clip ids. The zarr
+        store writes them if they are missing or have another number of rows or, with `renew`, if they changed. The HDF5
+        store does not write them.
         """
         ...
 

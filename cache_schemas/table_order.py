@@ -41,12 +41,12 @@ def sorted_table(rows: Iterable[ClipRow]) -> ClipsTable:
 
 
 def merged_tables(old: ClipsTable, rows: Iterable[ClipRow]) -> ClipsTable:
-    """Returns the table of a cache after another run of `index`. First come the rows of `old`, with their row numbers.
-    These old rows take new labels, splits and paths from `rows`. Then come the rows that are only in `rows`, sorted.
-    `clips_table.merged` has the rules.
+    """Returns the table of a cache after another run of `index`: first the rows of `old`, with their row numbers, then
+    the rows that are only in `rows`, sorted. Old rows take new labels, splits and paths from `rows`, by the rules of
+    `clips_table.merged`.
 
-    If `rows` has a row of `old` twice, the first of the two counts. `rows` may be a generator. Raises CacheMismatch if
-    `rows` lacks a row of `old`, or if times, crop or frame size of a row changed.
+    If `rows` has a row twice, the first counts. `rows` may be a generator. Raises CacheMismatch if `rows` lacks a row
+    of `old`, or if times, crop or frame size of a row changed.
     """
     new = ClipsTable.from_rows(rows)
     old_ids, new_ids = old.table.column("clip_id"), new.table.column("clip_id")

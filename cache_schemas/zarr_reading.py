@@ -94,15 +94,14 @@ class CompressedShardView(ShardView):
 
 
 class FetchedShard:
-    """One array of one shard at a URL. Each row is fetched with one request for a range of bytes.
+    """One array of one shard at a URL. Each row is fetched with one request for a range of bytes. Raises ValueError if
+    the index is damaged.
 
-    name: the name of the shard object in `storage`.
-    spec: the description of the array.
-    shard_clips: the number of rows of a full shard.
-    codec: the compression, such as "zstd" or "none".
-    tail: the end of the object, which contains the index of its chunks.
-
-    Raises ValueError if the index is damaged.
+    - `name`: the name of the shard object in `storage`.
+    - `spec`: the description of the array.
+    - `shard_clips`: the number of rows of a full shard.
+    - `codec`: the compression, such as "zstd" or "none".
+    - `tail`: the end of the object, which contains the index of its chunks.
     """
 
     def __init__(self, storage: Storage, name: str, spec: ArraySpec, shard_clips: int, codec: str, tail: bytes) -> None:

@@ -1,8 +1,8 @@
 """Stores arrays as zarr v3. Each shard of an array is one object. Any zarr library can read the arrays.
 
 A shard object consists of inner chunks, an index and the crc32c of the index. The index has (offset, size) of each
-inner chunk, as little-endian uint64, or 2**64-1 for an absent chunk. This module writes shard objects without
-zarr-python, the usual library for zarr, because zarr-python does not fsync them. A power cut could lose their content.
+inner chunk, as little-endian uint64, or 2**64-1 for an absent chunk. This module does not use zarr-python, because it
+does not fsync the objects. A power cut could lose their content.
 """
 
 import json
@@ -111,12 +111,11 @@ class ZarrStore:
     def declare(
         self, specs: Sequence[ArraySpec], num_rows: int, coordinates: Made | None = None, *, renew: bool = False
     ) -> None:
-        """Writes the zarr.json of each of the arrays `specs`, and of each zarr group that contains them. Each array
-        gets `num_rows` rows. A second call with equal arguments changes nothing.
+        """Writes the zarr.json of each of the arrays `specs`, with `num_rows` rows, and of each zarr group that
+        contains them. A second call with equal arguments changes nothing.
 
-        `coordinates` is a function that returns coordinates: texts by which xarray labels the rows, such as their clip
-        ids. Every group that contains arrays gets the coordinates, if it has no coordinates for `num_rows` rows yet. If
-        `renew` is true, coordinates whose texts changed are written, too.
+        `coordinates` is a function that returns texts by which xarray labels the rows, such as their clip ids. Each
+        group gets them if it has none for `num_rows` rows or, with `renew`, if they changed.
         """
         documents = self._documents(specs, num_rows)
         groups = {f"{DATA}/{spec.name}".rpartition("/")[0]: None for spec in specs} if coordinates else {}

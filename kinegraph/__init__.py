@@ -169,19 +169,18 @@ def evaluate(
 
 
 def load_run(run: "Path | str", overrides: "Sequence[str]" = (), *, allow_code: bool = False) -> "Predictor":
-    """Loads a trained run that scores new videos, as `kinegraph predict` does. Returns a Predictor.
+    """Loads a trained run that scores new videos, as `kinegraph predict` does. Returns a Predictor. The first call of
+    its `predict` loads the networks.
 
     - `run`: the folder of the run.
     - `overrides`: texts "run.key=value" that change the config, for example "run.device=cpu".
     - `allow_code`: whether the code of your own head may run, if the run has one.
 
-    `predict(videos)` of the Predictor yields one Prediction for each video. A Prediction has `scores` [num_classes],
-    `probabilities` [num_classes], `clips` (the scores of each clip) and `failure`. `failure` is the reason why a clip
-    of the video failed, or "". If all clips failed, `scores` and `probabilities` are None. The scores are computed as
-    in `evaluate`.
+    `predict(videos)` yields one Prediction for each video. A Prediction has `scores` [num_classes], `probabilities`
+    [num_classes], `clips` (the scores of each clip) and `failure`, the reason why a clip of the video failed, or "". If
+    all clips failed, `scores` and `probabilities` are None. The scores are computed as in `evaluate`.
 
-    The first call of `predict` loads the networks, and later calls use them again. Raises RunError if the run does not
-    record how its features are made.
+    Raises RunError if the run does not record how its features are made.
     """
     from kinegraph.pipeline.predicting.predictor import Predictor
 
@@ -230,18 +229,16 @@ def build_backbone(
     head: bool = False,
     **options: int | str,
 ) -> "Backbone":
-    """Builds a frozen backbone in eval mode, on the CPU in float32, and returns it. Without `head`, the layers above
-    the highest tap are removed.
+    """Builds a frozen backbone in eval mode, on the CPU in float32, and returns it.
 
     - `model`, `weights`, `options`: as in the section `backbones` of a config.
-    - `taps`: the names of the layers whose outputs the backbone returns.
+    - `taps`: the names of the layers whose outputs the backbone returns. Layers above the highest tap are removed.
     - `tokens`: which tokens of a transformer the backbone returns: "patch", "class" or "both".
     - `head`: whether the backbone also returns the output of the network after its last tap.
 
-    The backbone maps clips [B, 3, T, H, W] to a dict {tap: map [B, C, T', H', W']}. B is the number of clips. A clip
-    has T frames of H x W px. A map has C channels, T' time steps, H' rows and W' columns. If `tokens` is "class" or
-    "both", the dict also has `<tap>_class`, the class tokens [B, T' or 1, C]. With `head`, it has `head`, which is [B,
-    C], or [B, T, C] for a network that sees each frame alone.
+    The backbone maps clips [B, 3, T, H, W] to {tap: map [B, C, T', H', W']}. If `tokens` is "class" or "both", the dict
+    also has `<tap>_class`, the class tokens [B, T' or 1, C]. If `head` is true, it has `head` [B, C], or [B, T, C] for
+    a network that sees each frame alone.
 
     Raises ValueError for a model, a tap or an option that does not exist. Raises WeightsError for weights that cannot
     be read or do not fit the model.

@@ -83,8 +83,8 @@ def lines(found: "Sequence[Prediction]", class_names: Sequence[str]) -> Iterator
     """Yields the rows of a csv with the predictions `found`. The first row is the header: video, start, end, and the
     `class_names`. Each other row has the probability of each class.
 
-    A video has a row for each clip, with its start and end in seconds, and a last row for the whole video, without
-    start and end. A video whose clips all failed has no row.
+    A video has a row for each clip, with start and end in seconds, and a last row for the whole video. A video whose
+    clips all failed has no row.
     """
     yield ["video", "start", "end", *class_names]
     for one in found:

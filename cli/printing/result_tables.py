@@ -34,8 +34,8 @@ def on_equal_clips(runs: Sequence["RunResults"], split: str) -> "list[list[RunRe
     """Returns the runs that have scores on `split`, in groups. All runs of a group were scored on the same clips and
     labels, so their scores may be averaged.
 
-    Runs of earlier versions of kinegraph did not record their clips. If all other runs are in one group, the runs of
-    earlier versions are in this group too. Otherwise they are a group of their own.
+    Runs of earlier versions of kinegraph did not record their clips. They join the other runs if these are one group,
+    else they are a group of their own.
     """
     groups: dict[str, list[RunResults]] = {}
     scored = [run for run in runs if split in run.scores]

@@ -79,16 +79,14 @@ def counting() -> Iterator[Callable[[str, int, int], None]]:
 def table(
     header: Sequence[str], rows: Sequence[Sequence[str]], words: Sequence[str] = (), columns: int | None = None
 ) -> str:
-    """Returns a table as text.
+    """Returns a table as text. No cell is cut. If the table is too wide, the text has several tables, and each repeats
+    the first column.
 
     - `header`: the names of the columns.
     - `rows`: the cells of each row.
-    - `words`: the names of columns with texts. These columns are aligned to the left, as the first column is. All other
-      columns are aligned to the right.
+    - `words`: the names of columns that are aligned to the left, as the first column is. All others are aligned to the
+      right.
     - `columns`: the width of the terminal in characters, or None for no limit.
-
-    No cell is cut. If the table is too wide, the text has several tables, and each repeats the first column. If the
-    first column alone is very wide, each of its cells has a line of its own.
     """
     cells = [[*map(on_one_line, column)] for column in zip(header, *rows, strict=True)]
     if columns and len(cells) > 1 and max(map(disp_len, cells[0])) > columns // 2:

@@ -20,13 +20,12 @@ def unheard(what: str, done: int, total: int) -> None:
 
 
 def fill(cache: Cache, missing: Mapping[int, Sequence[str]], prepare: Prepare, on_progress: OnProgress) -> None:
-    """Writes the shards in `missing` and seals them, which means that they are marked as done. `missing` maps the
-    number of each shard of `cache` to the keys of the stages to write.
+    """Writes the shards in `missing` and seals them, which means that they are marked as done. `missing` is {shard
+    number: keys of the stages to write}.
 
-    `prepare` is called with a shard number and its keys, and yields (ledger record, rows) for each key, as
-    `write_and_seal` takes them. A shard is leased while it is written. Shards that another run has leased are tried
-    again at the end, until they are done or that run is dead. If the process was killed, the call can be repeated.
-    `on_progress` is called with ("sealing shards", shards done, all shards).
+    `prepare` is called with a shard number and its keys, and yields (ledger record, rows) for each key. A shard is
+    leased while it is written. Shards that another run has leased are tried again at the end. A killed call can be
+    repeated. `on_progress` is called with ("sealing shards", shards done, all shards).
     """
     done = 0
 

@@ -65,11 +65,11 @@ def _of_cache(root: str) -> bytes:
 
 
 def read_attributes(table: Path | str, class_names: Sequence[str], cache: str = "") -> Attributes:
-    """Reads a csv file with attributes of classes and returns a dict {class: {attribute: value}}.
+    """Reads a csv file with attributes of classes. Returns {class: {attribute: value}}.
 
-    `table` is the path of the file. The file has the column `class` and a column for each attribute. If `table` is
-    "cache", class_attributes.csv of the cache at the path `cache` is read. Raises UsageError if the file lacks these
-    columns, names a class that is not in `class_names`, or names a class twice.
+    `table` is the path of the file, which has the column `class` and a column for each attribute. If `table` is
+    "cache", class_attributes.csv of the cache at the path `cache` is read. Raises UsageError if a column is missing, or
+    if the file names a class twice or one that is not in `class_names`.
     """
     try:
         content = _of_cache(cache) if str(table) == OF_CACHE else read_regular(Path(table))

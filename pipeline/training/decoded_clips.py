@@ -87,15 +87,15 @@ class DecodedClips(CachedClips):
     """The clips of a split for fine-tuning. A batch has pixels, which are decoded from the videos, and arrays from the
     cache. Several threads may call `batch`.
 
-    - `arrays`: the arrays that a clip must have. A clip is left out if it failed in the stage of one of these arrays.
+    - `arrays`: the arrays that a clip must have. A clip is left out if it failed in the stage of one of them.
     - `names`: the cached arrays that a batch contains.
-    - `squares`: the name of a backbone -> how its input frames are cut and resized. A batch has these frames as the
-      array `pixels/<name of the backbone>`.
+    - `squares`: {name of a backbone: how its input frames are cut and resized}. A batch has these frames as the array
+      `pixels/<name of the backbone>`.
     - `wanted`: which frames of a clip are decoded.
     - `decoding`: the threads that decode.
     - `views`: options of random views, or None. A view shows another part of the frame, mirrored pixels or other
-      colours. Boxes outside of the view are removed from the batch.
-    - `seed`: the seed of the views. The views also change with each epoch (`in_epoch`).
+      colours. Boxes outside of the view are removed.
+    - `seed`: the seed of the views, which also change with each epoch (`in_epoch`).
     """
 
     batches_ahead = 2

@@ -53,12 +53,12 @@ log = logging.getLogger("kinegraph")
 
 @dataclass(frozen=True, kw_only=True)
 class StepZero:
-    """A comparison of `num_clips` clips before the first step of fine-tuning. The head computes logits from the cached
-    features, and from features that the backbones compute from pixels. The values say how much the logits differ.
+    """A comparison of `num_clips` clips before the first step of fine-tuning. It says how much the logits from pixels
+    differ from the logits from cached features.
 
     - `as_extracted`: the largest difference, if the backbones compute as in an extraction.
-    - `as_trained`: the root mean square of the differences, divided by the standard deviation of the logits from cached
-      features, if the backbones compute as in the training.
+    - `as_trained`: the root mean square of the differences, divided by the standard deviation of the logits, if the
+      backbones compute as in the training.
     """
 
     num_clips: int
@@ -79,16 +79,15 @@ def finetune(
     `config` has the options. Writes the tuned run to the folder `finetune.run` and returns it.
 
     The folder gets a file `<entry>.safetensors` for each backbone, and a config that extracts with these files. If an
-    earlier call was stopped, this call continues from the last saved state.
+    earlier call was stopped, this call continues.
 
     - `overwrite`: removes a run in the folder first.
     - `allow_code`: whether the source code of a user's own head may run.
-    - `on_epoch`, `on_step`: functions that are called with the run and the record of each epoch or step.
-    - `on_start`: a function that is called before the first step, with a comparison of logits from pixels and from
-      cached features.
+    - `on_epoch`, `on_step`: are called with the run and the record of each epoch or step.
+    - `on_start`: is called before the first step, with a comparison of logits from pixels and from cached features.
 
     Raises RunError or HeadError if the run to start from does not fit the cache or has no backbone to tune. Raises
-    RunExists if the folder has a trained run and `overwrite` is False. Raises VideosChanged before the first step if
+    RunExists if the folder has a trained run and `overwrite` is false. Raises VideosChanged before the first step if
     videos are missing or have changed, and VideoLost if a video cannot be decoded later.
     """
     options, cache = config.finetune, Cache(config.cache)

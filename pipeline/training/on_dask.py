@@ -56,15 +56,15 @@ def train_on_dask(
     also for runs that were finished before.
 
     - `names`: names of heads or variants. Default: the head of the config.
-    - `seeds`: the number of seeds. Each head is trained with the seeds `train.seed`, `train.seed` + 1 and so on.
+    - `seeds`: the number of seeds: `train.seed`, `train.seed` + 1 and so on.
     - `overwrite`: discards existing runs first.
-    - `on_epoch`: a function that is called in this process with the run and the record of each epoch.
+    - `on_epoch`: is called in this process with the run and the record of each epoch.
 
     If a worker dies or leaves, another worker continues its run from the last saved state.
 
-    Raises ClusterError if the cluster cannot be reached or cannot do the work. Raises ClusterLost if the cluster goes
-    away during the work. Raises RunsDiverged at the end if runs diverged. Raises ConfigError, CacheError or HeadError
-    if a run cannot be trained. Raises RunExists if a finished run had other options or clips than `config`.
+    Raises ClusterError if the cluster cannot be reached or cannot do the work, and ClusterLost if it goes away. Raises
+    RunsDiverged at the end if runs diverged. Raises ConfigError, CacheError or HeadError if a run cannot be trained,
+    and RunExists if a finished run had other options or clips than `config`.
     """
     runs = checked_runs(config, names, seeds, overwrite=overwrite)
     if overwrite:

@@ -33,14 +33,14 @@ def train_on_slurm(
     also for runs that were finished before.
 
     - `names`: names of heads or variants. Default: the head of the config.
-    - `seeds`: the number of seeds. Each head is trained with the seeds `train.seed`, `train.seed` + 1 and so on.
+    - `seeds`: the number of seeds: `train.seed`, `train.seed` + 1 and so on.
     - `overwrite`: discards existing runs first.
 
-    If the job array of an earlier command trains some of these runs, the function first waits for that array.
+    If the job array of an earlier command trains some of these runs, the function first waits for it.
 
-    Raises RunsDiverged if some runs diverged and all others are trained. Raises SlurmError if a run is not trained for
-    another reason, for example because its task was killed. Before a job is submitted, raises ConfigError, CacheError
-    or HeadError if a run cannot be trained, and RunExists if a finished run had other options or clips than `config`.
+    Raises RunsDiverged if only diverged runs are not trained, and SlurmError if a run is not trained for another
+    reason. Before a job is submitted, raises ConfigError, CacheError or HeadError if a run cannot be trained, and
+    RunExists if a finished run had other options or clips than `config`.
     """
     runs = checked_runs(config, names, seeds, overwrite=overwrite)
     logs, diverged = "", dict[Path, str]()

@@ -76,14 +76,14 @@ def run_training(
     on_epoch: OnRunEpoch = ignore_record,
     on_step: OnRunStep = ignore_record,
 ) -> TrainResult:
-    """Trains `head` in place on `clips` and returns the result of the training. If the state of an interrupted training
-    is in `folder`, continues from this state.
+    """Trains `head` in place on `clips` and returns the result. Continues from the state of an interrupted training, if
+    `folder` has one.
 
-    - `folder`: the folder of the run, for the state of the training and the TensorBoard log.
+    - `folder`: the folder of the run, for the state and the TensorBoard log.
     - `val_clips`: the clips of the validation split, or None.
     - `options`: the training options, as `with_views_per_epoch` returns them.
     - `place`: the place of the run among all runs of the command, for messages.
-    - `on_epoch`, `on_step`: functions that are called with `place` and the record of each epoch or step.
+    - `on_epoch`, `on_step`: are called with `place` and the record of each epoch or step.
     """
     num_clips = len(EpochClips(clips, options))
     if num_clips < len(clips):
@@ -180,9 +180,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
     """Locks the folder of a run during a `with` block, so that no other command on this machine trains the run. The
     lock ends with the process, also after kill -9.
 
-    Raises RunError if another command on this machine holds the lock. Commands on other machines are not noticed. On a
-    file system that cannot lock folders, such as NFS, there is no lock and no error. Under torchrun only process 0
-    locks the folder.
+    Raises RunError if another command on this machine holds the lock. On a file system that cannot lock folders, such
+    as NFS, there is no lock and no error. Under torchrun only process 0 locks the folder.
     """
     with ExitStack() as opened:
         if together.rank() == 0:

@@ -22,10 +22,10 @@ def opened_samples(
     cache: Cache, head: Head, split: str, options: TrainOptions, *, preload: bool | None = False
 ) -> Samples:
     """Returns the samples of the split `split`, with the arrays that `head` reads. A sample is a clip, or a whole video
-    if `options.over` is "videos". Logs which clips or videos are left out.
+    if `options.over` is "videos". Logs what is left out.
 
-    `preload` True reads all arrays into memory now. `preload` None does this if they take at most SMALL_BYTES. Raises
-    ConfigError if `options.over` is "videos" and the cache has no windows of videos.
+    If `preload` is true, all arrays are read into memory now. If it is None, this depends on their size (SMALL_BYTES).
+    Raises ConfigError if `options.over` is "videos" and the cache has no windows of videos.
     """
     require_sequences(cache, options)
     clips = CachedClips(cache, head.reads, split, preload=bool(preload))

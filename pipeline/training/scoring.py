@@ -128,15 +128,14 @@ def evaluate_run(
     - `cache`: the path or URL of the cache. Default: the cache on which the run was trained.
     - `split`: the name of the split. Default: the test split of the run.
     - `overrides`: texts "section.key=value", for the keys in OVERRIDABLE.
-    - `needs_labels`: whether a split without labels is an error. Otherwise such a split has scores and no metrics.
+    - `needs_labels`: whether a split without labels is an error. Otherwise it has scores and no metrics.
     - `allow_code`: whether the source code of a user's own head may run.
 
-    If `cache` is None and no override changes scores, the metrics are added to results.json of the run, and the scores
-    of all videos are written to predictions-<split>.parquet in `folder`.
+    If `cache` is None and no override changes scores, results.json and predictions-<split>.parquet in `folder` are
+    written.
 
     Raises RunError if `folder` has no complete run or the run does not fit the cache. Raises CacheError for a cache
-    that cannot be used. Raises UsageError for a split without clips, for an override that is not allowed, and for a
-    split without labels if `needs_labels` is True.
+    that cannot be used. Raises UsageError for a split without clips, or for an override that is not allowed.
     """
     folder = Path(folder)
     head, record = load_run(folder, allow_code=allow_code)
@@ -306,11 +305,9 @@ def write_submission(scored_run: RunScores, path: Path, form: str = "charades") 
     - "something_v1": a semicolon and the name of the best class.
     - "something_v2": the numbers of the five best classes, best first, separated by semicolons.
 
-    The id is the name of the video file without folder and suffix. For an interval of a video it is
-    `<file>@<start>-<end>`. A video whose clips all failed has no line.
-
-    Raises UsageError if two videos have the same id, if an id contains a space, or if an id contains a semicolon and
-    `form` uses semicolons. Raises UsageError also if videos may have several labels and `form` has one class per video.
+    The id is the name of the video file without folder and suffix, or `<file>@<start>-<end>` for an interval. A video
+    whose clips all failed has no line. Raises UsageError if two ids are equal, if an id contains a separator, or if
+    videos may have several labels and `form` has one class per video.
     """
     videos = scored_run.result.videos
     if form != "charades" and videos.labels.ndim == 2:

@@ -43,10 +43,8 @@ def with_digest(options: TrainOptions) -> TrainOptions:
 
 
 def start_from(head: Head, folder: Path, cache: Cache) -> None:
-    """Copies the weights of the trained run in `folder` into `head`.
-
-    If `cache` has other classes than the run, the layers whose shape depends on the number of classes keep their
-    initial weights, and their names are logged.
+    """Copies the weights of the trained run in `folder` into `head`. If `cache` has other classes than the run, the
+    layers that depend on the number of classes keep their initial weights, and their names are logged.
 
     Raises UsageError if the run has another head or other head options, or if `head` has several candidates. Raises
     RunNotFound or RunError if the run cannot be read, or if its features have other options than those in `cache`.

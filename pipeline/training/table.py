@@ -109,18 +109,18 @@ def train_runs(
     and seed, also for runs that were finished before.
 
     - `names`: names of heads or variants. Default: the head of the config.
-    - `seeds`: the number of seeds. Each head is trained with the seeds `train.seed`, `train.seed` + 1 and so on.
+    - `seeds`: the number of seeds: `train.seed`, `train.seed` + 1 and so on.
     - `overwrite`: discards all existing runs first.
-    - `on_epoch`, `on_step`: functions that are called with the run and the record of each epoch or step. If
-      `run.workers` is above 1, the worker processes call them, so they must be picklable.
-    - `on_run`: a function that is called in this process with each finished run.
+    - `on_epoch`, `on_step`: are called with the run and the record of each epoch or step. They must be picklable if
+      `run.workers` is above 1.
+    - `on_run`: is called in this process with each finished run.
 
-    `run.workers` runs are trained at a time. The folder of a single run is `train.run`. The folders of several runs are
-    `<train.run>/<name>/seed<k>`. A run that was stopped continues from its last saved state.
+    The folder of a single run is `train.run`. The folders of several runs are `<train.run>/<name>/seed<k>`. A run that
+    was stopped continues from its last saved state.
 
-    Raises ConfigError, CacheError or HeadError if a run cannot be trained. Raises StateError if the saved state of a
-    run cannot be used. Raises RunExists if all runs were finished before, or if a finished run, also of another seed,
-    had other options or clips than `config`. Raises RunsDiverged at the end if runs diverged.
+    Raises ConfigError, CacheError or HeadError if a run cannot be trained. Raises StateError if a saved state cannot be
+    used. Raises RunExists if all runs were finished before, or if a finished run had other options or clips than
+    `config`. Raises RunsDiverged at the end if runs diverged.
     """
     wanted = wanted_runs(config, names, seeds)
     if not overwrite and all(is_trained(run.folder) for run in wanted):

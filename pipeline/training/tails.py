@@ -18,15 +18,12 @@ from kinegraph.stages.heads.tailed import TailedHead
 
 
 def with_tail_of(cache: Cache, spec: Spec, options: dict[str, Any]) -> dict[str, Any]:
-    """Returns a copy of `options`, the options of a head, in which the option `tail` is complete. The tail gets the
-    model, the options and the weights of the backbone that made the cached maps. A tail is the layers of a backbone
-    above the cached maps, which are trained with the head.
+    """Returns a copy of `options`, the options of a head, in which the option `tail` has the model, the options and the
+    weights of the backbone that made the cached maps. A tail is the layers of a backbone above the cached maps, which
+    are trained with the head. Options without a tail stay as they are.
 
-    `spec` maps the names of the cached arrays to the shapes of one clip. Options without a tail are returned unchanged.
-    If the tail already names its weights, this name stays.
-
-    Raises HeadError if the tail has another model, other options or other weights than the backbone, or if the backbone
-    cannot be a tail.
+    `spec` maps the names of the cached arrays to the shapes of one clip. Raises HeadError if the tail has another
+    model, other options or other weights than the backbone, or if the backbone cannot be a tail.
     """
     tail = parse_tail(options)
     if tail is None:
@@ -66,8 +63,7 @@ def require_whole_maps(cache: Cache, head: Head) -> None:
     """Raises HeadError if `head` cuts regions out of cached maps and the cells of the maps do not cover the crop
     exactly. Boxes would lie at wrong positions on such maps.
 
-    Networks without padding make such maps. Crops whose side is not a multiple of the network's stride also make them,
-    for example 225 px for stride 16. A head that reads cached regions is always accepted.
+    For example, a crop of 225 px is no multiple of a stride of 16 px. Networks without padding also make such maps.
     """
     source = (
         (head.head if isinstance(head, TailedHead) else head).source

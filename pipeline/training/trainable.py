@@ -30,13 +30,13 @@ log = logging.getLogger("kinegraph")
 
 
 def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite: bool = False) -> dict[str, int]:
-    """Raises an error if a run in `wanted` cannot be trained. Returns a dict {name of a run: number of parameters of
-    its head}. Logs which arrays come from random weights.
+    """Raises an error if a run in `wanted` cannot be trained. Returns {name of a run: number of parameters of its
+    head}. Logs which arrays come from random weights.
 
-    Raises ConfigError if the cache has no labels or the options contradict each other. Raises UsageError if the head
-    has several candidates and no validation split to choose one. Raises CacheMismatch if the cache was made from
-    another data set, and CacheError if it cannot be read. Raises HeadError if a head cannot be built on the arrays of
-    the cache. If `overwrite` is True, raises CacheError also if a training or validation split has no clip.
+    Raises ConfigError if the cache has no labels or the options contradict each other. Raises UsageError if a head with
+    several candidates has no validation split. Raises CacheMismatch if the cache was made from another data set, and
+    CacheError if it cannot be read. Raises HeadError if a head cannot be built on the arrays of the cache. If
+    `overwrite` is true, raises CacheError also if a training or validation split has no clip.
     """
     cache = Cache(config.cache)
     for sentence in check_for_training(config, cache):

@@ -44,11 +44,10 @@ def save_tuned(
     metrics: dict[str, float],
 ) -> None:
     """Writes a tuned run to `folder`: the results, the tuned weights of the backbones, a config that extracts with
-    them, the head and the record of the run. Then removes the state of the training.
+    them, the head and, last, the record of the run. Then removes the state of the training.
 
     `start` has the tuned head and backbones. `clips` are the training clips. `results` are the results of the training,
-    and `metrics` are the scores of the best epoch. The record is written last, so a folder without a record is an
-    unfinished run.
+    and `metrics` are the scores of the best epoch.
     """
     write_results(folder, results)
     digests, backbones = dict(start.digests), dict(config.backbones)

@@ -56,7 +56,7 @@ def start_of(config: Config, cache: Cache, *, allow_code: bool) -> TuningStart:
 
     `allow_code` says whether the source code of a user's own head may run. Raises RunError if the run was trained on
     imported features, on whole videos, or on other features or classes than those of `config` and `cache`. Raises
-    HeadError if no backbone of the config makes an array that the head reads.
+    HeadError if the head reads no array of a backbone.
     """
     folder = Path(config.finetune.start or wanted_runs(config, (), 1)[0].folder)
     record = load_record(folder)

@@ -123,10 +123,8 @@ class Comparer:
         the frames. Returns a Verdict, which says what an upgrade has to change in the shard.
 
         A clip is unread if its video cannot be read now and the clip did not fail in the cache. If `drop_unread` is
-        true, an unread clip counts as a clip with other frames, so its shard is computed again. Otherwise it is listed
-        in `Verdict.unread`.
-
-        Raises CacheError if a ledger record or the stored frame times are damaged.
+        true, the shard of an unread clip is computed again. Otherwise `Verdict.unread` lists the clip. Raises
+        CacheError if a ledger record or the stored frame times are damaged.
         """
         of, rows, records = self.state(shard), self.cache.rows(shard), self._records(shard)
         new: list[ClipRow] = []  # a row that stays is the same object

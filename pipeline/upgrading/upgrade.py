@@ -136,9 +136,9 @@ def upgrade(root: Path | str, *, drop_unread: bool = False, on_progress: OnProgr
     """Upgrades a cache whose frames were chosen by earlier rules. A shard stays done if the latest rules choose the
     same frames. All other shards are marked as not done, so that `extract` computes them again. Returns a FrameReport.
 
-    If the video of an extracted clip cannot be read, the cache is not changed. Only the results of the comparison are
-    written, for the next upgrade. If `drop_unread` is true, such clips do not stop the upgrade, and their shards are
-    marked as not done. `on_progress` is called with (name of the step, shards done, all shards).
+    If the video of an extracted clip cannot be read, the cache is not changed. If `drop_unread` is true, such clips do
+    not stop the upgrade, and their shards are marked as not done. `on_progress` is called with (name of the step,
+    shards done, all shards).
 
     Raises AnotherRunError if another run works on the cache. Raises CacheNotFound if there is no cache at `root`, and
     CacheError if a document of the cache is damaged.
