@@ -108,10 +108,9 @@ def make_plan(
 ) -> Plan:
     """Returns the Plan of an extraction: the work units that `kinegraph extract` would run with `config` and `cache`.
 
-    - `stages`: stage keys, or kinds such as "features". By default all stages.
-    - `part`: (I, N) plans only the shards I, I + N, I + 2 N, ...
-    - `limit`: plans only the shards of the first `limit` rows.
-    - `retry_failed`: whether failed clips are computed again.
+    `stages` are stage keys, or kinds such as "features". By default all stages are planned. `part` (I, N) plans only
+    the shards I, I + N, I + 2 N, ... `limit` plans only the shards of the first `limit` rows. If `retry_failed` is
+    true, failed clips are computed again.
 
     Raises CacheMismatch if the cache holds a stage made with other options. Raises ConfigError for an unknown stage, or
     if two videos would read the same file of boxes or scene graphs.
