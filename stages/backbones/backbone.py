@@ -139,8 +139,7 @@ class Backbone(nn.Module):
         """Returns the output of the tap (named layer) `tap`. `x` is the output of the tap below, or the input of the
         network for the lowest tap.
 
-        `x` and the result are [B, C, T, H, W] in a 3D network, and [B*T, C, H, W] in a 2D network: B clips of T frames,
-        with C channels, H rows and W columns.
+        `x` and the result are [B, C, T, H, W] in a 3D network, and [B*T, C, H, W] in a 2D network: B clips of T frames.
         """
         for path in self.stages[tap]:
             x = self.get_submodule(path)(x)

@@ -127,9 +127,9 @@ class BNInception(Backbone):
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
         """Runs the network on each frame of B clips. Returns {tap: maps [B, C, T, H', W']} for each wanted tap (a named
-        layer), with C channels, H' rows and W' columns.
+        layer).
 
-        `clips` are normalised pixels [B, 3, T, H, W], with T frames of H rows and W columns.
+        `clips` are normalised pixels [B, 3, T, H, W].
         """
         return frame_by_frame(self.run, clips)
 

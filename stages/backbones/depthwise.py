@@ -72,8 +72,7 @@ class DepthwiseBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Runs the block on the maps x [B, C, T, H, W]: B clips, C channels, T frames, H rows and W columns. Returns
-        [B, C', T', H', W'].
+        """Runs the block on the maps x [B, C, T, H, W]. Returns [B, C', T', H', W'].
 
         T', H' and W' are T, H and W, divided by the stride and rounded up. C' is the number of output channels.
         """

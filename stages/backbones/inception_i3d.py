@@ -43,8 +43,7 @@ class SameConv3d(nn.Conv3d):
     """A convolution whose padding depends on the size of its input, as TensorFlow's "SAME" does."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Applies the convolution to the maps `x` [B, C, T, H, W]: B clips, C channels, T frames, H rows and W columns.
-        Returns [B, C', T', H', W'].
+        """Applies the convolution to the maps `x` [B, C, T, H, W]. Returns [B, C', T', H', W'].
 
         T', H' and W' are T, H and W, divided by the stride and rounded up. C' is the number of output channels.
         """
@@ -65,8 +64,8 @@ class SameMaxPool3d(nn.Module):
         self.kernel, self.stride = kernel, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        """Applies the max pool to the maps `x` [B, C, T, H, W]: B clips, C channels, T frames, H rows and W columns.
-        Returns [B, C, T', H', W'] in the type of `x`, also under autocast.
+        """Applies the max pool to the maps `x` [B, C, T, H, W]. Returns [B, C, T', H', W'] in the type of `x`, also
+        under autocast.
 
         T', H' and W' are T, H and W, divided by the stride and rounded up.
         """

@@ -34,8 +34,7 @@ class NonLocal(nn.Module):
         nn.init.zeros_(self.norm.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the output of the block, in the shape of its input x [B, C, T, H, W]: B clips, C channels, T frames,
-        H rows and W columns.
+        """Returns the output of the block, in the shape of its input x [B, C, T, H, W].
 
         H and W must be at least 2. If the option `frames` of the block is a number, T must be a multiple of it.
         """

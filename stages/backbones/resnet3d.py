@@ -48,8 +48,7 @@ class Bottleneck3D(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Runs the block on the maps x [B, C, T, H, W]: B clips, C channels, T frames, H rows and W columns. Returns
-        [B, 4 width, T, H / stride, W / stride].
+        """Runs the block on the maps x [B, C, T, H, W]. Returns [B, 4 width, T, H / stride, W / stride].
 
         `width` and `stride` are those of the constructor.
         """

@@ -66,9 +66,9 @@ class ShiftedResNet(Backbone):
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
         """Runs the network on B clips. Returns {tap: maps [B, C, T, H', W']} for each wanted tap (a named layer): one
-        map for each frame, with C channels, H' rows and W' columns.
+        map for each frame.
 
-        `clips` are normalised pixels [B, 3, T, H, W], with T frames of H rows and W columns.
+        `clips` are normalised pixels [B, 3, T, H, W].
         """
         for module in self.modules():
             if isinstance(module, ShiftedConv):

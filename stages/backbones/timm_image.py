@@ -223,8 +223,7 @@ class TimmTap(Tap):
     model: str
 
     def shape(self, num_frames: int, size: int) -> tuple[int, int, int, int]:
-        """Returns the shape (T, C, H, W) of the tap's maps for a clip of T = `num_frames` frames of `size` x `size` px,
-        with C channels, H rows and W columns.
+        """Returns the shape (T, C, H, W) of the tap's maps for a clip of T = `num_frames` frames of `size` x `size` px.
 
         Raises WrongSize if the model cannot take frames of this size.
         """

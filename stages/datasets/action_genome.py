@@ -29,8 +29,8 @@ def list_action_genome(options: ActionGenomeOptions, progress: OnVideosMade | No
     """Returns the Listing of the annotated videos of Action Genome, or of the actions in them, with the splits train
     and val. `options.labels` chooses between videos and actions.
 
-    `progress` is never called. A URL is requested at most `tries` times, if the network fails. Raises DatasetError if a
-    file is missing, damaged, or of another release, and if no listed video is below `options.root`.
+    No video is generated, so `progress` is not called. A URL is requested at most `tries` times. Raises DatasetError if
+    a file is missing, damaged, or of another release, and if no listed video is below `options.root`.
     """
     if is_url(options.annotations.removeprefix(FILE)):
         raise DatasetError(f"dataset.annotations: {options.annotations} is a URL. Copy the two pickles to a folder.")

@@ -19,7 +19,7 @@ def list_activitynet(options: ActivityNetOptions, progress: OnVideosMade | None 
     """Returns the Listing of the videos and labelled segments of ActivityNet 1.3, with the splits train, val and test.
     The videos of test have no labels.
 
-    `progress` is never called. A URL is requested at most `tries` times, if the network fails. Raises DatasetError if
+    No video is generated, so `progress` is not called. A URL is requested at most `tries` times. Raises DatasetError if
     the label file is missing or is not of ActivityNet, and if no listed video is below `options.root`.
     """
     document = json_document(options.file, label_text(options, options.file))

@@ -40,8 +40,8 @@ def list_charades(options: CharadesOptions, progress: OnVideosMade | None = None
     """Returns the Listing of the videos of Charades, or of the actions in them, with the splits train and val.
     `options.labels` chooses between videos and actions.
 
-    `progress` is never called. A URL is requested at most `tries` times, if the network fails. Raises DatasetError if a
-    label file is missing or is not of Charades, and if no listed video is below `options.root`.
+    No video is generated, so `progress` is not called. A URL is requested at most `tries` times. Raises DatasetError if
+    a label file is missing or is not of Charades, and if no listed video is below `options.root`.
     """
     class_of, rows = charades_rows(options, tries)
     changed: Counter[str] = Counter()
@@ -73,8 +73,7 @@ def charades_rows(options: CharadesOptions, tries: int = 1) -> tuple[dict[str, s
     """Reads the label files of Charades. Returns (classes, rows). The classes are a dictionary, {"c000": "c000 Holding
     some clothes", ...}. The rows have one Row for each line of the two csv files.
 
-    A URL is requested at most `tries` times, if the network fails. Raises DatasetError if a file is missing or is not
-    of Charades.
+    A URL is requested at most `tries` times. Raises DatasetError if a file is missing or is not of Charades.
     """
     class_of = _coded(options, CLASSES, "c", tries)
     return class_of, [row for split in FILES for row in _rows(options, split, class_of, tries)]

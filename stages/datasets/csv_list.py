@@ -36,8 +36,7 @@ def decode_text(path: str, content: bytes) -> str:
 def text_of(key: str, path: str, tries: int = 1) -> str:
     """Returns the text of the file or URL `path`. Raises DatasetError if it cannot be read.
 
-    `key` is the config key that states the path, for messages. A URL is requested at most `tries` times, if the network
-    fails.
+    `key` is the config key that states the path, for messages. A URL is requested at most `tries` times.
     """
     try:
         if is_url(path):

@@ -20,8 +20,8 @@ def list_folder(options: FolderOptions, progress: OnVideosMade | None = None, tr
     """Returns the Listing of the videos below the folder or URL `options.root`. If `options.annotations` is set,
     returns the videos in this csv.
 
-    `progress` is never called, because no video is generated. A URL is requested at most `tries` times, if the network
-    fails. Raises DatasetError if a folder or file is missing, if there is no video, or if the csv is wrong.
+    No video is generated, so `progress` is not called. A URL is requested at most `tries` times. Raises DatasetError if
+    a folder or file is missing, if there is no video, or if the csv is wrong.
     """
     root = options.root.removeprefix(FILE)
     require_folder(root)
@@ -44,8 +44,8 @@ def class_names(given: Sequence[str] | None, tries: int) -> tuple[str, ...]:
     """Returns the class names of the option `classes`. `given` is its value: a list of names, or the path of a file
     with one name per line. Returns an empty tuple if the option is not set.
 
-    A file at a URL is requested at most `tries` times, if the network fails. Raises DatasetError for an empty file and
-    for a name that is listed twice.
+    A file at a URL is requested at most `tries` times. Raises DatasetError for an empty file and for a name that is
+    listed twice.
     """
     if not isinstance(given, str):
         names = tuple(given or ())
@@ -96,7 +96,7 @@ def _is_folder(path: str) -> bool:
 
 def entries_of_csv(root: str, annotations: str, tries: int = 1) -> list[Entry]:
     """Returns one Entry for each line of the csv `annotations`, which is a file or a URL. Paths in the csv may be
-    relative to `root`. A URL is requested at most `tries` times, if the network fails.
+    relative to `root`. A URL is requested at most `tries` times.
 
     Raises DatasetError if a line is wrong. The message names the line.
     """

@@ -163,9 +163,8 @@ def require_folder(root: str) -> None:
 def find_videos(root: str, frame_rate: float | None, tries: int) -> FolderContents:
     """Returns the FolderContents of `root`, which is a folder, or the URL of a server that lists its files.
 
-    With `frame_rate`, folders of numbered images are videos, too. A URL is requested at most `tries` times, if the
-    network fails. Raises DatasetError if the server lists no files, and if there are only folders of images and
-    `frame_rate` is None.
+    With `frame_rate`, folders of numbered images are videos, too. A URL is requested at most `tries` times. Raises
+    DatasetError if the server lists no files, and if there are only folders of images and `frame_rate` is None.
     """
     try:
         if is_url(root):

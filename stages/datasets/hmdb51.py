@@ -21,7 +21,7 @@ PUBLISHED = {"train": 3570, "test": 1530}  # of each official split
 def list_hmdb51(options: Hmdb51Options, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
     """Returns the Listing of the videos of HMDB51, with the splits train and test.
 
-    `progress` is never called. A URL is requested at most `tries` times, if the network fails. Raises DatasetError if
+    No video is generated, so `progress` is not called. A URL is requested at most `tries` times. Raises DatasetError if
     the list of a class is missing or is not of HMDB51, and if no listed video is below `options.root`.
     """
     classes, neither, samples = _classes(options), 0, list[Sample]()

@@ -23,7 +23,7 @@ def list_json(options: JsonOptions, progress: OnVideosMade | None = None, tries:
     """Returns the Listing of the videos and labelled segments in the JSON file `options.annotations`, in ActivityNet's
     form.
 
-    `progress` is never called. A URL is requested at most `tries` times, if the network fails. Raises DatasetError if
+    No video is generated, so `progress` is not called. A URL is requested at most `tries` times. Raises DatasetError if
     the file cannot be read or has another form, and if no listed video is below `options.root`.
     """
     path = options.annotations.removeprefix(FILE)

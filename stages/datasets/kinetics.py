@@ -44,8 +44,8 @@ class ListedClip:
 def list_kinetics(options: KineticsOptions, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
     """Returns the Listing of the clips of Kinetics, with the splits in `options.files`.
 
-    `progress` is never called. A URL is requested at most `tries` times, if the network fails. Raises DatasetError if a
-    csv is missing or damaged, is of another split, or has the classes of another version. Raises DatasetError also if
+    No video is generated, so `progress` is not called. A URL is requested at most `tries` times. Raises DatasetError if
+    a csv is missing or damaged, is of another split, or has the classes of another version. Raises DatasetError also if
     no listed video is below `options.root`.
     """
     rows = [row for split, name in options.files.items() for row in _rows(options, split, name, tries)]

@@ -28,7 +28,7 @@ NO_NAME = re.compile("[/\\\\\0\ud800-\udfff]|^\\.*$")  # what no owner's name of
 
 def label_text(options: OwnersOptions, name: str, tries: int = 1) -> str:
     """Returns the text of the label file `name` in the folder or below the URL `options.annotations`. A URL is
-    requested at most `tries` times, if the network fails.
+    requested at most `tries` times.
 
     Raises DatasetError if there is no such file, or if the file is not UTF-8.
     """
@@ -52,7 +52,7 @@ def has_label_file(options: OwnersOptions, name: str) -> bool:
 
 def label_json(options: OwnersOptions, name: str, tries: int = 1) -> Any:
     """Returns the content of the JSON label file `name` in the folder or below the URL `options.annotations`. A URL is
-    requested at most `tries` times, if the network fails.
+    requested at most `tries` times.
 
     Raises DatasetError if there is no such file, if the file is not UTF-8 or not JSON, and if an object has a key
     twice.

@@ -27,8 +27,9 @@ def list_something_something(
     """Returns the Listing of the videos of Something-Something, with the splits train and val. If `options.test` is
     set, the Listing also has the split test, without labels.
 
-    `progress` is not used. A URL is requested at most `tries` times. Raises DatasetError if a label file is missing or
-    belongs to another version than `options.version`, or if no listed video is below `options.root`.
+    No video is generated, so `progress` is not called. A URL is requested at most `tries` times. Raises DatasetError if
+    a label file is missing or belongs to another version than `options.version`, or if no listed video is below
+    `options.root`.
     """
     name = _label_file(options, "labels")
     classes = _classes_of_csv(options, name, tries) if options.version == 1 else _classes_of_json(options, name, tries)

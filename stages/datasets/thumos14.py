@@ -38,8 +38,8 @@ def list_thumos14(options: Thumos14Options, progress: OnVideosMade | None = None
     """Returns the Listing of the videos and labelled segments of THUMOS14. The split train has the videos
     `video_validation_*`, and test has `video_test_*`. Segments with the label Ambiguous are left out.
 
-    `progress` is never called. A URL is requested at most `tries` times, if the network fails. Raises DatasetError if a
-    label file is missing or is not of THUMOS14, and if no listed video is below `options.root`.
+    No video is generated, so `progress` is not called. A URL is requested at most `tries` times. Raises DatasetError if
+    a label file is missing or is not of THUMOS14, and if no listed video is below `options.root`.
     """
     if options.labels == "gtad":
         database = database_of(GTAD, json_document(GTAD, label_text(options, GTAD)))

@@ -17,8 +17,8 @@ PUBLISHED = {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}  # videos of tra
 def list_ucf101(options: Ucf101Options, progress: OnVideosMade | None = None, tries: int = 1) -> Listing:
     """Returns the Listing of the videos of UCF101, with the splits train and test.
 
-    `progress` is never called. A URL is requested at most `tries` times, if the network fails. Raises DatasetError if a
-    label file is missing or is not of UCF101, and if no listed video is below `options.root`.
+    No video is generated, so `progress` is not called. A URL is requested at most `tries` times. Raises DatasetError if
+    a label file is missing or is not of UCF101, and if no listed video is below `options.root`.
     """
     class_of = dict(_classes(options))
     samples = [

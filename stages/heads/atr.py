@@ -221,7 +221,7 @@ class EfficientReasoner(nn.Module):
 
 class GraphReasoner(nn.Module):
     """Mixes the frames of a clip with attention: Z = W g(S) (ATR paper, eq. 6 and 7). `forward` maps S [B, T, C] to Z
-    of the same shape, for B clips, T frames and C channels.
+    of the same shape.
 
     `theta`, `phi` and `g` are learned modules, which map the vector of each frame. Row p of W is the softmax over the
     frames q of theta(s_p) . phi(s_q).

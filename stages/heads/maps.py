@@ -46,8 +46,7 @@ class MapHead(Head):
     """The base class of heads that run blocks on cached maps, one after the other, and classify the mean of the result
     over frames and positions.
 
-    A subclass makes the blocks in `make_blocks`. A block maps [B, T, C, H, W] to the same shape, for B clips, T frames,
-    C channels, H rows and W columns.
+    A subclass makes the blocks in `make_blocks`. A block maps [B, T, C, H, W] to the same shape.
     """
 
     def __init__(self, spec: Spec, num_classes: int, options: MapOptions) -> None:
@@ -111,8 +110,8 @@ def _frame_graphs(blocks: nn.Module) -> list[FrameGraphs]:
 
 
 class TimeFirst(nn.Module):
-    """Wraps a module whose maps have the channels before the frames. `forward` maps [B, T, C, H, W] to the same shape,
-    for B clips, T frames, C channels, H rows and W columns. `block` is called with [B, C, T, H, W].
+    """Wraps a module whose maps have the channels before the frames. `forward` maps [B, T, C, H, W] to the same shape.
+    `block` is called with [B, C, T, H, W].
     """
 
     def __init__(self, block: nn.Module) -> None:
@@ -126,7 +125,7 @@ class TimeFirst(nn.Module):
 
 def each_frame(network: nn.Module, clips: Tensor) -> Tensor:
     """Runs `network`, which takes single frames [B*T, C, H, W], on every frame of `clips` [B, T, C, H, W]. Returns the
-    outputs as [B, T, ...], for B clips and T frames. The inputs have C channels, H rows and W columns.
+    outputs as [B, T, ...]. The inputs have C channels, H rows and W columns.
     """
     frames: Tensor = network(clips.flatten(0, 1))
     return frames.view(clips.shape[:2] + frames.shape[1:])

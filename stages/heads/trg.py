@@ -205,7 +205,7 @@ class Attention(nn.Module):
         """Returns the weight of each graph in each frame, [B, T, N] for B clips, T frames and N graphs. The weights are
         positive and sum to 1 over the graphs.
 
-        `z` [B, T, N, C, H, W] has the results of the graphs, with C channels, H rows and W columns.
+        `z` [B, T, N, C, H, W] has the results of the graphs.
         """
         beta: Tensor = self.weight(z.mean((3, 4, 5)))
         return beta.relu().softmax(2)
