@@ -31,7 +31,8 @@ class RowsMismatch(CacheError):
 
 def sealed_shards(cache: Cache, key: str) -> list[int]:
     """Returns the numbers of the shards that are sealed (done) for the stage `key`, in ascending order. A shard is
-    sealed if it has a ledger record. Shards with only rows that were added after `cache` counted its rows are left out.
+    sealed if it has a ledger record. If another process has added rows meanwhile, shards with only new rows are left
+    out.
 
     Raises RowsMismatch if a finished shard lies beyond the rows of clips.parquet. Raises CacheError if the record of
     such a shard is damaged.
@@ -59,7 +60,7 @@ def _within(cache: Cache, key: str, shards: Sequence[int]) -> list[int]:
 
 def sealed_records(cache: Cache, key: str, among: Container[int] | None = None) -> Iterator[Record]:
     """Returns an iterator over the ledger records of the stage `key`, in the order of the shards. `among` has the
-    numbers of the shards to read, or is None for all. Shards with rows that were added after `cache` counted its rows
+    numbers of the shards to read, or is None for all. If another process has added rows meanwhile, shards with new rows
     are skipped.
 
     Raises RowsMismatch if a record does not match the rows of the cache, and CacheError if a record is damaged.
@@ -70,7 +71,7 @@ def sealed_records(cache: Cache, key: str, among: Container[int] | None = None) 
 
 def records_of(cache: Cache, key: str, shards: Sequence[int]) -> Iterator[Record]:
     """Returns an iterator over the ledger records of the stage `key` for the shard numbers `shards`, in this order. If
-    another process has added rows since `cache` counted its rows, records of shards with such new rows are skipped.
+    another process has added rows meanwhile, shards with new rows are skipped.
 
     Raises RowsMismatch if a record does not match the rows of the cache, and CacheError if a record is damaged.
     """

@@ -206,8 +206,8 @@ class ZarrStore:
 
     def open_shards(self, wanted: Sequence[tuple[ArraySpec, int]]) -> list[ShardView | FetchedShard]:
         """Opens several shards for reading. Returns one view for each (array, shard number) in `wanted`: a ShardView of
-        a local file, or a FetchedShard at a URL. Of a shard at a URL, this call fetches only the index. All indexes are
-        fetched at the same time.
+        a local file, or a FetchedShard at a URL. For URLs, the call fetches only the indexes of the shards, all at the
+        same time.
 
         Raises FileNotFoundError if a shard does not exist, and ValueError if a shard is damaged.
         """

@@ -134,8 +134,8 @@ class Leases:
         """Records what this worker does now with shard number `shard`. `doing` is "decoding", "decoded" (the shard
         waits for its first batch) or "computing".
 
-        If this worker dies, other workers conclude from the last note whether the shard may be the cause. A shard in
-        the state "decoded" does not count as a cause. An exception is the shard that this worker has held for longest.
+        If this worker dies, other workers conclude from the last note which shard may be the cause. It is no shard that
+        only waits, unless this worker has held it for longest.
         """
         with self._lock:
             lease = self._held.get(shard)
