@@ -44,9 +44,8 @@ class MissingVideo:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """The videos of a data set with their labels and splits.
-
-    The other fields are only set for data sets in the form in which their owners publish them:
+    """The videos of a data set with their labels and splits. The fields from `missing` on are only set for data sets in
+    the form in which their owners publish them.
     """
 
     classes: tuple[str, ...]  # the names of the classes. Labels are indices into `classes`.
