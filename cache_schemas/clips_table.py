@@ -65,13 +65,13 @@ class ClipRow:
     list_index: int = -1  # the position of the video or interval in the data set's list, or -1 if it is unknown
     # (start, end), if the data set lists only a part of a video, or None for a whole video. An interval has its own
     # `video_id` (`film@3-7` for seconds 3 to 7 of `film`) and is scored like a video.
-    interval: Interval | None = None  # as in the data set's list; None means the whole video
-    # Whether the pixels are mirrored after the crop is cut
-    mirrored: bool = False  # the pixels are mirrored after the cut; `crop` is a place in the unmirrored video
+    interval: Interval | None = None
+    # Whether the pixels are mirrored after the cut. `crop` is a place in the unmirrored video.
+    mirrored: bool = False
     # The number of images per second, if `path` is a folder of images
-    frame_rate: float | None = None  # of a folder of images; None means that `path` is a video
+    frame_rate: float | None = None
     # The numbers of the frames to decode, from 0. If it is set, it is used in place of `target_times`.
-    target_frames: tuple[int, ...] | None = None  # frame numbers from 0 in presentation order; None: use target_times
+    target_frames: tuple[int, ...] | None = None
 
     @property
     def is_probed(self) -> bool:

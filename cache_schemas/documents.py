@@ -64,7 +64,7 @@ class Manifest(Document):
 
     schema_version: int = Field(ge=1)
     # True from the beginning to the end of an upgrade of the cache
-    upgrading: bool = False  # an upgrade of the cache has begun and has not ended
+    upgrading: bool = False
     clips: dict[str, Any]  # the options by which clips are taken from videos
     clips_digest: str  # the fingerprint of `clips`
     store: Layout  # how arrays are stored

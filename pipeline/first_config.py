@@ -72,9 +72,9 @@ class FirstConfig:
     num_videos: int
     num_classes: int
     # The name of each split -> its number of videos
-    splits: dict[str, int]  # videos of each
+    splits: dict[str, int]
     # A tuple with the path of the csv file that lists the videos. Empty if there is no csv file.
-    lists: tuple[str, ...]  # csv files that were read
+    lists: tuple[str, ...]
 
 
 def first_config(folder: str, path: Path | None = None, annotations: str | None = None) -> FirstConfig:

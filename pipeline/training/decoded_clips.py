@@ -61,7 +61,7 @@ class Decoding:
     timeout_seconds: float  # the time limit for decoding one video
     device: torch.device  # the device of the networks
     # A lock to hold while several copies of videos at URLs are begun
-    order: threading.Lock  # copies of videos at URLs must be used in the order in which they were begun
+    order: threading.Lock
 
 
 @contextmanager

@@ -38,9 +38,9 @@ class FolderContents:
     # {ending: number of files with this ending that are no videos}, such as {".txt": 3}
     left_out: Counter[str] = field(default_factory=Counter)
     # (relative path, full path, NumberedImages) of each folder of numbered images
-    folders: list[tuple[str, str, NumberedImages]] = field(default_factory=list)  # folders of numbered images
+    folders: list[tuple[str, str, NumberedImages]] = field(default_factory=list)
     # A sentence about each file or folder that could not be read
-    skipped: list[str] = field(default_factory=list)  # places that could not be read, in words
+    skipped: list[str] = field(default_factory=list)
 
     def add(self, below: str, path: str) -> None:
         """Adds one file. `below` is its path relative to the top folder, and `path` is its full path.

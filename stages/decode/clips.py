@@ -38,17 +38,17 @@ class DecodedClip:
     part of the video before the frame was skipped. All rows of one clip share the array `whole`.
     """
 
-    # [T], the time of each frame in seconds from the first frame of the video
-    frame_times: np.ndarray  # [T_in] float64, seconds
-    # [T], the number of each frame among the frames that a player shows, from 0
-    frame_numbers: np.ndarray  # [T_in] int64, from 0
-    # [T], the number of each frame among all frames that the decoder returned, from 0. Some of them are never shown.
-    coded_numbers: np.ndarray  # [T_in] int64, from 0
+    # Float64 [T], the time of each frame in seconds from the first frame of the video
+    frame_times: np.ndarray
+    # Int64 [T], the number of each frame among the frames that a player shows, from 0
+    frame_numbers: np.ndarray
+    # Int64 [T], the number of each frame among all frames that the decoder returned, from 0. Some are never shown.
+    coded_numbers: np.ndarray
     video_frames: int = 0  # the number of shown frames of the whole video if `Wanted.numbered` is true, else 0
     # {Square: pixels}, the cropped frames for each backbone, uint8 RGB [T / every, size, size, 3]
-    squares: dict[Square, np.ndarray] = field(default_factory=dict)  # [T_in/every, size, size, 3]
+    squares: dict[Square, np.ndarray] = field(default_factory=dict)
     # The uncropped frames for a proposal network, uint8 RGB [T / every, height, width, 3], or None
-    whole: np.ndarray | None = None  # [T_in/every, h, w, 3]
+    whole: np.ndarray | None = None
     warning: str = ""  # the faults of the video that the decoder found, in words, or ""
 
     @classmethod

@@ -16,14 +16,13 @@ class VideoBeingRead(Protocol):
     stream: VideoStream  # PyAV's object of the video stream
     packets: PacketCount  # counts the packets that were read so far
     # The path of the file, or None if the caller passed an open file
-    path: str | None  # None for a file that was given open
+    path: str | None
     # True once all packets were read
-    is_at_end: bool  # all packets have been read
+    is_at_end: bool
     # The duration of the frames at the start that FFmpeg left out, because data that they need is missing
     passed_seconds: float
-    # The time stamp of the first decoded frame, in seconds of the container's clock. `timeline`: computes the times of
-    # frames.
-    first_stamp_seconds: float  # the first frame's stamp on the container's clock
+    # The time stamp of the first decoded frame, in seconds of the container's clock
+    first_stamp_seconds: float
 
     @property
     def timeline(self) -> ShownTimes: ...

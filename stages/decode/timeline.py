@@ -169,9 +169,9 @@ class ShownTimes(Protocol):
     frame_period: float  # the time from one frame to the next, in seconds
     slack_seconds: float  # the tolerance in seconds with which times are compared
     # True if the stream has no container, and so states no times. Then frame n is shown at n * `frame_period`.
-    is_raw: bool  # the stream has no container, so frames are counted
+    is_raw: bool
     # True if the time stamps in the file are decode times, not presentation times
-    has_decode_times: bool  # the stamps are decode times in place of presentation times
+    has_decode_times: bool
 
     def seconds(self, frame: VideoFrame) -> float | None:
         """Returns the time at which `frame` is shown, in seconds since the first frame. Returns None if the frame is

@@ -77,10 +77,10 @@ class Truth:
     """
 
     # The box (x1, y1, x2, y2) of each thing in each frame, in px, [NUM_FRAMES, 4, 4]
-    boxes: FloatArray  # [NUM_FRAMES, NUM_THINGS, 4] xyxy, pixels
+    boxes: FloatArray
     label: int  # the class number
     # The digit, 0 to 9, on each thing
-    digits: tuple[int, ...]  # the value each thing bears
+    digits: tuple[int, ...]
 
     @property
     def name(self) -> str:

@@ -43,11 +43,11 @@ class SyncSample:
     """
 
     # Grey pixels, uint8 [T, 64, 64]
-    frames: UInt8Array  # [NUM_FRAMES, FRAME_PX, FRAME_PX] grey
+    frames: UInt8Array
     # The top left corner (row, column) of each digit in each frame, in px of the canvas, [T, n, 2]
-    corners: IntArray  # [NUM_FRAMES, n, 2]
+    corners: IntArray
     # The n values, 0 to 9, that the digits show
-    digits: tuple[int, ...]  # the value of each digit
+    digits: tuple[int, ...]
     label: int  # the class number
 
 

@@ -46,11 +46,11 @@ class Scenes:
     """A batch of B clips of T frames, with n digits in each clip that move independently of each other."""
 
     # Grey pixels, uint8 [B, T, 64, 64]
-    frames: Tensor  # [B, T, 64, 64] uint8
+    frames: Tensor
     # The value, 0 to 9, of each digit, [B, n]
-    values: Tensor  # [B, n]
+    values: Tensor
     # The centre (row, column) of each digit in each frame, in px of the frame, [B, T, n, 2]
-    centres: Tensor  # [B, T, n, 2], row and column in pixels of the frame
+    centres: Tensor
 
 
 def scenes(data_set: SyncMnist, num_digits: int, count: int, batch_size: int) -> Iterator[Scenes]:

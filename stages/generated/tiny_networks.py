@@ -44,19 +44,18 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class InteractionBatch:
-    """A batch of B generated clips of T frames. Each clip shows K moving shapes with a digit on them.
-
-    T' is T / FRAME_STEP, the number of these frames.
+    """A batch of B generated clips of T frames. Each clip shows K moving shapes with a digit on them. T' is T /
+    FRAME_STEP.
     """
 
     # RGB pixels, uint8 [B, T, 3, H, W] (H rows, W columns)
-    frames: Tensor  # [B, T, 3, H, W] uint8
+    frames: Tensor
     # The box (x1, y1, x2, y2) of each shape in every FRAME_STEP-th frame, in px, [B, T', K, 4]
-    boxes: Tensor  # [B, T', K, 4] xyxy, pixels
+    boxes: Tensor
     # The digit on each shape, [B, K]
-    digits: Tensor  # [B, K]
+    digits: Tensor
     # The velocity (x, y) of each shape in every FRAME_STEP-th frame, in px per frame, [B, T', K, 2]
-    velocities: Tensor  # [B, T', K, 2] pixels a frame
+    velocities: Tensor
 
 
 def _velocities(rng: np.random.Generator, count: int) -> FloatArray:

@@ -11,7 +11,7 @@ from kinegraph.stages.training.records import EpochRecord
 
 @dataclass
 class BestEpoch:
-    """The best epoch of a run so far. A saved state of a run has these four values."""
+    """The best epoch of a run so far. A saved state of a run has the values of its fields."""
 
     worth: float = -math.inf  # the number by which epochs are compared, as `worth_of` returns it
     epoch: int = 0  # the number of the best epoch, counted from 1. It is 0 before the first epoch.

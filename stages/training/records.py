@@ -8,10 +8,8 @@ STATE_FILE = "state.pt"  # of a run that is not finished
 
 @dataclass(frozen=True, kw_only=True)
 class EpochRecord:
-    """The results of one epoch of a training.
-
-    Some heads train several candidates: copies of their layers, each with a learning rate and a weight decay of its
-    own. All values above are then those of the best candidate of the epoch.
+    """The results of one epoch of a training. Some heads train several candidates: copies of their layers, each with
+    its own learning rate and weight decay. All values are then those of the best candidate of the epoch.
     """
 
     epoch: int  # the number of the epoch, counted from 1
