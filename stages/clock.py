@@ -119,10 +119,10 @@ def of_prefix(prefix: str, seconds: Mapping[str, float]) -> dict[str, float]:
 
 
 def of_computing(seconds: Mapping[str, float]) -> dict[str, float]:
-    """Returns the entries of `seconds`, {kind of work: seconds} of a ledger record, that belong to the computing
-    thread. The returned seconds add up to the wall time of this thread.
+    """Returns the part of `seconds` that belongs to the computing thread, {kind of work: seconds}. These seconds add up
+    to the wall time of the thread. In records of early versions, all entries belong to the computing thread.
 
-    In records of early versions, all entries belong to the computing thread.
+    `seconds` is {kind of work: seconds} of a ledger record.
     """
     return {
         kind: value for kind, value in seconds.items() if not kind.startswith((THREADS, DEVICE)) and kind != START_UP

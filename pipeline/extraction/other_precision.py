@@ -20,10 +20,10 @@ from kinegraph.stages.stage import Runner, StageBatch
 @dataclass(frozen=True)
 class KeptBatch:
     """A batch of an extraction, kept so that a network can run on it again for a measurement. It implements
-    `stages.stage.StageBatch`. All results of a runner are copied to the host and dropped.
+    `stages.stage.StageBatch`, the input of a stage's network. All results are copied to the host and dropped.
 
-    A runner that calls `pixels` gets the pixels of all clips of `batch`. A runner that reads single clips gets only one
-    clip: `slots` has its position in `batch`, and `decoded` is the clip.
+    A network that takes batches gets the pixels of all clips of `batch`. A network that takes single clips gets one
+    clip, `decoded`, and its position in `batch`, `slots`.
     """
 
     batch: StageBatch

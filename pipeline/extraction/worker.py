@@ -79,7 +79,8 @@ class Worker:
       job around this process.
     - `loaded`: networks that another worker has loaded, to use in place of new ones.
     - `begun`: the time at which the start-up of this worker began, by time.monotonic. Default: now.
-    - `loads_in_run`: whether the method `run` loads the networks, while the first videos are decoded.
+    - `loads_in_run`: if true, the method `run` loads the networks in place of the constructor, while the first videos
+      are decoded.
 
     Loading raises WeightsError if weights cannot be read, and CacheMismatch if the cache was made with other weights.
     """

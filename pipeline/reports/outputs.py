@@ -15,9 +15,9 @@ HEAD_BYTES = 1 << 16  # KIND is in the first bytes of a report
 def require_own(out: Path, figures: Path | None, failures: Path | None) -> None:
     """Checks the paths that a report will write: the page `out`, the folder `figures` and the csv `failures`.
 
-    Raises UsageError if a path lies in a cache. Only a page that ends with .html and a csv that ends with .csv may lie
-    in a cache. Raises UsageError, too, if `out` or `failures` is an existing file that is not empty, and that no
-    earlier report wrote.
+    Raises UsageError if a path lies in a cache. Pages that end with .html and csv files that end with .csv are allowed
+    there. Raises UsageError, too, if `out` or `failures` is an existing file that is not empty and that no report
+    wrote.
     """
     _require_own("--out", out, ".html", _is_page)
     if failures is not None:

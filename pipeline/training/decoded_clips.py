@@ -213,7 +213,7 @@ def cut_first(name: str, square: Square) -> Square:
     """Returns a copy of `square` for random views: the frame is cut first and then resized. `name` is the name of the
     backbone.
 
-    Logs a warning if this changes how frames are resized.
+    `resize: swscale` can only resize whole frames. Pillow then takes its place, and a warning is logged.
     """
     if square.resize != "swscale":
         return replace(square, resize_short=None)

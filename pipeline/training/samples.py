@@ -48,7 +48,7 @@ def require_sequences(cache: Cache, options: TrainOptions) -> None:
 
 
 def tell_of_gaps(clips: CachedClips, split: str) -> None:
-    """Logs how many clips of a split are not extracted yet, and in how many of its videos every clip failed.
+    """Logs how many clips of a split are not extracted yet, and how many videos of the split have only failed clips.
 
     `clips` has the extracted clips of the split, and `split` is its name.
     """

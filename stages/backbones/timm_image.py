@@ -57,7 +57,7 @@ class TimmImage(Backbone):
         """Makes `taps` the wanted taps, the named layers whose output `forward` returns. Removes the layers above the
         highest of these taps from the model. If the output `head` is wanted, the layers that it needs stay.
 
-        Raises ValueError if `taps` is empty, or if it has a tap that was not wanted before the call.
+        `taps` must be a part of the present wanted taps. Raises ValueError if it is not, or if it is empty.
         """
         self._want_taps(taps)
         if not self.wants_head:

@@ -44,7 +44,7 @@ class TransformersNetwork(Backbone):
         """Makes `taps` the wanted taps, the named layers whose output `forward` returns. Removes the layers above the
         highest of these taps. If the output `head` is wanted, all layers stay.
 
-        Raises ValueError if `taps` is empty, or if it has a tap that was not wanted before the call.
+        `taps` must be a part of the present wanted taps. Raises ValueError if it is not, or if it is empty.
         """
         self._want_taps(taps)
         if not self.wants_head:

@@ -115,10 +115,11 @@ def annotated_within(annotated_numbers: Sequence[int], frames: PresentedFrames, 
 def clip_frames(
     options: ClipOptions, frames: PresentedFrames, clip: int, interval: Interval | None = None
 ) -> tuple[int, ...]:
-    """Returns the T frame numbers of clip number `clip`, counted from the first frame of the video.
+    """Returns the T frame numbers of clip number `clip`. In the result, frames are counted from the first frame of the
+    video.
 
-    The formulas count from the first frame of `interval`, or of the video if `interval` is None. n is the number of
-    frames there, and K is the number of clips.
+    In the formulas, frames are counted from the first frame of `interval`, or of the video if `interval` is None. n is
+    the number of frames there, and K is the number of clips.
 
     - "uniform": frame i is number floor((i + (clip + 0.5) / K) n / T). For K = 1 this is the rule of TSN (Temporal
       Segment Networks).

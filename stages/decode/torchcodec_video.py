@@ -1,7 +1,7 @@
 """Decodes videos with torchcodec, on the CPU or on a GPU. Torch is imported at the first use.
 
 PyAV reads the packets of the file and computes which frame is shown at which time, without decoding. torchcodec decodes
-the chosen frames. PyAV decodes all files about which anything is uncertain, as `read_table` says.
+the chosen frames. PyAV decodes a file itself if torchcodec might show other pictures. `read_table` lists these cases.
 """
 
 import json

@@ -1,5 +1,5 @@
 """Inserts new blocks, such as the block of TRG, into the tail of a head. A tail has the layers of a backbone above a
-cached tap. A new block follows a block of the backbone, or ends the branches of such a block.
+cached tap. A new block runs after a block of the backbone, or at the end of each of its branches.
 
 Shapes: B clips, T frames, C channels, H rows and W columns of a map. A new block maps [B, T, C, H, W] to the same
 shape.

@@ -16,9 +16,9 @@ def link(boxes: np.ndarray, scores: np.ndarray, count: np.ndarray, min_iou: floa
     of a frame are valid. A box may continue the track of a box of the previous frame if their IoU is at least
     `min_iou`. A track has at most one box in each frame. A box that continues no track begins a track.
 
-    Pairs with the largest IoU are chosen first. Ties go to the higher score of the box in the later frame, then to its
-    lower index, then to the lower index in the earlier frame. Tracks are numbered from 0 by their first frame, then by
-    the index of their box in that frame.
+    Pairs of boxes are chosen in this order: largest IoU first, then the higher score of the box in the later frame,
+    then the lower index of this box, then the lower index of the other box. Tracks are numbered from 0 by their first
+    frame, then by the index of their box in that frame.
     """
     ids = np.full(scores.shape, NO_BOX, np.int32)
     num_tracks, last = 0, np.empty((0, 4), np.float32)

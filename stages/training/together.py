@@ -121,11 +121,11 @@ def factor_of_mean(weights: Tensor) -> float:
 
 
 def factor_of_sum(batch_size: int, own_size: int) -> float:
-    """Returns the factor by which this process multiplies the summed loss of its own clips. The mean of the results
-    over all processes is then the summed loss of the batch.
+    """Returns the number by which this process multiplies its summed loss. torch takes the mean of the gradients over
+    all processes. With this factor, the mean is the gradient of the summed loss of the whole batch.
 
-    `batch_size` is the number of clips of the batch. `own_size` is the number of clips that this process has computed.
-    An extra clip (see `own_share`) makes the factor 0.
+    `batch_size` is the number of clips of the whole batch. `own_size` is the number of clips that this process has
+    computed. If its only clip is an extra clip (see `own_share`), the factor is 0.
     """
     count = num_processes()
     return count * len(range(rank(), batch_size, count)) / own_size
