@@ -111,8 +111,8 @@ def own_share(order: Tensor, batch_size: int) -> tuple[Tensor, int]:
 
 
 def factor_of_mean(weights: Tensor) -> float:
-    """Returns the factor by which this process multiplies the mean loss of its own clips. The mean of the results over
-    all processes is then the weighted mean loss of the batch.
+    """Returns the number by which this process multiplies its mean loss. torch takes the mean of the gradients over all
+    processes. With this factor, the mean is the gradient of the weighted mean loss of the whole batch.
 
     `weights` has the weight of each clip of the batch, also of the clips of other processes.
     """
