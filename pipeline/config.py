@@ -156,8 +156,8 @@ class RunOptions(StageOptions):
 
     @property
     def command_walltime_seconds(self) -> float | None:
-        """Returns the time limit of the command in seconds, or of each task of a SLURM job array. Returns None if the
-        config sets no limit, or if the limit is that of batch jobs with Dask workers.
+        """Returns the time limit of the command in seconds. With SLURM, this is the time limit of each task of the job
+        array. Returns None if the config sets no limit, or if the limit is for batch jobs with Dask workers.
         """
         return self.walltime_seconds if self.jobs_walltime_seconds is None else None
 

@@ -162,8 +162,8 @@ def sentences(error: ValidationError, model: type[StageOptions], document: objec
     """Returns the errors that pydantic found in a config as text, one line per key, for example "run.workers: Input
     should be greater than or equal to 1 (given 0)". After 20 lines, the last line states the number of further errors.
 
-    `model` is the options class that refused the values. `document` is the content of the config file, from which the
-    path of a key is taken.
+    `model` is the options class that refused the values. `document` is the content of the config file, so that a line
+    names a key as the user wrote it.
     """
     words_of: dict[str, list[str]] = {}
     for entry in error.errors():

@@ -104,8 +104,8 @@ def summed(*parts: Mapping[str, float]) -> dict[str, float]:
 
 
 def marked(prefix: str, seconds: Mapping[str, float]) -> dict[str, float]:
-    """Returns a copy of `seconds`, {kind of work: seconds}, with `prefix` before each kind, as a ledger record has
-    them. Kinds that took less than half a millisecond are left out.
+    """Returns a copy of `seconds`, {kind of work: seconds}, with `prefix` before the name of each kind. Ledger records
+    have such names. Kinds that took less than half a millisecond are left out.
     """
     return {f"{prefix}{kind}": value for kind, value in seconds.items() if round(value, 3) > 0}
 

@@ -1,4 +1,5 @@
-"""Draws the mean weights between the frames of clips, and how much the rows of these weights differ. Torch-free.
+"""Draws the mean weights of a head's graphs between the frames of clips, and how much these weights differ from frame
+to frame. Torch-free.
 
 Shapes: T frames.
 """

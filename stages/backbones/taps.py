@@ -71,10 +71,10 @@ class Tap:
 
     @property
     def offset_px(self) -> float:
-        """Returns the offset in px, along one axis, of the centre of the first map cell from the centre of the first
-        `stride` pixels of the input.
+        """Returns how far the centre of the first map cell lies from its usual place, in px of the input along one
+        axis. The usual place is the middle of the first `stride` pixels.
 
-        The offset is 0 in a network that pads. Without padding, the centre of the cell lies further from the edge.
+        The offset is 0 in a network that pads. Without padding, the first cell lies further from the edge.
         """
         centre, jump = 0.0, 1
         for kernel, stride in self.space:

@@ -80,7 +80,7 @@ class View:
 
     # The part of the frames that the network sees, (x1, y1, x2, y2) in px of the video. None means the crop of the row.
     rectangle: Rectangle | None = None
-    mirrored: bool = False  # if true, left and right are swapped. In a mirrored row, they are swapped back.
+    mirrored: bool = False  # if true, left and right are swapped. A row that is mirrored already is swapped back.
     brightness: float = 1.0  # the factor of all pixel values
     contrast: float = 1.0  # the factor of the distances from the mean grey of a frame
     saturation: float = 1.0  # the factor of the distances of colours from grey

@@ -55,8 +55,8 @@ def has_decode_times(container: InputContainer, stream: VideoStream) -> bool:
 
 
 def frame_rate(container: InputContainer, stream: VideoStream) -> float | None:
-    """Returns the frames per second of `stream`. Returns None if the file states no rate, or a rate that is not above 0
-    and at most MAX_RATE.
+    """Returns the frames per second of `stream`. Returns None if the file states no rate, a rate of 0 or less, or a
+    rate above MAX_RATE.
     """
     rates = [stream.average_rate, stream.guessed_rate]
     if is_raw(container) or has_decode_times(container, stream) or formats(container) & JOINED:

@@ -15,8 +15,8 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class Square(Framing):
-    """The square pictures that a backbone takes from a clip. Every `every`-th frame is cut to the crop of the row, and
-    resized to `size` x `size` px. If `of_flow` is true, the backbone takes optical flow, and otherwise pictures.
+    """The square pictures that a backbone takes from a clip. Every `every`-th frame is cut to the clip's crop, and
+    resized to `size` x `size` px. If `of_flow` is true, the backbone takes optical flow, else pictures.
     """
 
     every: int

@@ -100,8 +100,8 @@ class CandidateHead(Head):
         self.probes = nn.ModuleList(copy.deepcopy(probe) for _ in self.candidates)
 
     def inputs(self, batch: Mapping[str, Tensor]) -> Sequence[Tensor | None]:
-        """Returns the tensors from which every candidate computes logits, for the clips of `batch`. `batch` maps the
-        name of each array in `reads` to its values [B, ...]. A subclass implements this method.
+        """Returns the tensors that all candidates (copies of the head's layers) read, for the clips of `batch`. `batch`
+        maps the name of each array in `reads` to its values [B, ...]. A subclass implements this method.
         """
         raise NotImplementedError
 
