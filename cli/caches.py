@@ -107,7 +107,7 @@ def extract(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run only failed clips, once more.")] = False,
     limit: Limit = None,
     profile: Annotated[
-        bool, typer.Option("--profile", help="At the end, show where the time of the shards sealed here went.")
+        bool, typer.Option("--profile", help="At the end, show how the time of this run was spent.")
     ] = False,
     overrides: Overrides = [],
 ) -> int:
@@ -181,7 +181,7 @@ def verify(
         bool,
         typer.Option(
             "--frames",
-            help="Decode all videos instead and list the clips of an older cache that would show other frames now. "
+            help="Decode all videos instead, and list the clips whose frames this version would choose in another way. "
             "With --repair: upgrade the cache, keep right shards and mark the others as not done.",
         ),
     ] = False,

@@ -38,8 +38,8 @@ class DeviceClock:
     def taken(self) -> dict[str, float]:
         """Returns {kind: seconds on the device} since the last call of this method.
 
-        Work that the device has not finished is not in the result, nor in any later result. So call this method when
-        the results of all work are on the host.
+        Call this method when the results of all work are on the host. The time of unfinished work is lost: neither this
+        call nor a later call returns it.
         """
         spans, self._spans = self._spans, []
         done = ({kind: begin.elapsed_time(end) / 1000} for kind, begin, end in spans if end.query())  # type: ignore[no-untyped-call]

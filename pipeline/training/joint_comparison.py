@@ -55,8 +55,8 @@ def compare(
     JointComparison of the test scores for each seed.
 
     First trains `seeds` runs of the head `variant`, a key of `train.variants`, for `epochs` epochs each. Then
-    fine-tunes each run, and also trains its head alone, both with the options in `finetune` of the config. Finished
-    results of an earlier call with the same options are used again. `note` is called with a line of text at each step.
+    fine-tunes each run, and also trains its head alone, both with the options in `finetune` of the config. Results of
+    an earlier call with the same options are used again. `note` is called with a line of text at each step.
     """
     keys = config.train.variants[variant] | {"epochs": epochs}
     section = {"run": f"{config.train.run}/{CONVERGED}", "variants": {variant: keys}}

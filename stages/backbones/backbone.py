@@ -49,8 +49,8 @@ class Backbone(nn.Module):
         self.wants_class_tokens, self.wants_head = class_tokens, head
 
     def cut(self, taps: Sequence[str]) -> None:
-        """Makes `taps` the wanted taps, the named layers whose output (maps) `forward` returns. Removes the submodules
-        above the highest of these taps. If the output `head` is wanted, all submodules stay.
+        """Makes `taps` the wanted taps. Removes the submodules above the highest of them. If the output `head` is
+        wanted, all submodules stay. A tap is a named layer, and `forward` returns the output of each wanted tap.
 
         `taps` must be a part of the present wanted taps. Raises ValueError if it is not, or if it is empty.
         """

@@ -38,7 +38,7 @@ def framing_of(options: BackboneOptions, backbone: BackboneEntry) -> Framing:
     config, and `backbone` its description in the catalogue.
 
     A value that `options` sets is used. Any other value is the one with which the weights were tested. If the test is
-    not known, or had another `size`, a crop is cut first and then resized with Pillow.
+    not known, or had another `size`, the crop is cut out of the frame before it is resized, and Pillow resizes it.
     """
     source = known_source(options.weights, backbone.weights)
     tested = source.framing if source is not None else None

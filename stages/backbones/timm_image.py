@@ -54,8 +54,9 @@ class TimmImage(Backbone):
         self.register_load_state_dict_pre_hook(_with_own_names)  # type: ignore[no-untyped-call]
 
     def cut(self, taps: Sequence[str]) -> None:
-        """Makes `taps` the wanted taps, the named layers whose output `forward` returns. Removes the layers above the
-        highest of these taps from the model. If the output `head` is wanted, the layers that it needs stay.
+        """Makes `taps` the wanted taps. Removes the layers above the highest of them from the model. If the output
+        `head` is wanted, the layers that it needs stay. A tap is a named layer, and `forward` returns the output of
+        each wanted tap.
 
         `taps` must be a part of the present wanted taps. Raises ValueError if it is not, or if it is empty.
         """

@@ -41,8 +41,8 @@ class TransformersNetwork(Backbone):
         self._listen()
 
     def cut(self, taps: Sequence[str]) -> None:
-        """Makes `taps` the wanted taps, the named layers whose output `forward` returns. Removes the layers above the
-        highest of these taps. If the output `head` is wanted, all layers stay.
+        """Makes `taps` the wanted taps. Removes the layers above the highest of them. If the output `head` is wanted,
+        all layers stay. A tap is a named layer, and `forward` returns the output of each wanted tap.
 
         `taps` must be a part of the present wanted taps. Raises ValueError if it is not, or if it is empty.
         """

@@ -19,7 +19,8 @@ MAX_DENOMINATOR = 100_000  # a rate as a fraction, such as 30000/1001
 
 def new_frames(options: ClipOptions, every: int) -> int | None:
     """Returns how many frames of a window are in no earlier window. For example, 4 if a window of 16 frames starts
-    every 4 frames. If a network takes every k-th frame, `every` is k, and only these frames count.
+    every 4 frames. If `every` is k, only every k-th frame of a window counts, because a network takes only these
+    frames.
 
     Returns None if windows share no frame, or if the options have no windows. Returns 1, the smallest possible number,
     if the number depends on the video (`hop_seconds` with `fps: native`).

@@ -68,7 +68,7 @@ class Work(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> "Work":
-        """Reads the work from the folder `folder` of a job array."""
+        """Reads the Work of a job array, which lists the units or the runs of its tasks, from its folder `folder`."""
         return parsed(str(folder / WORK_FILE), read_regular(folder / WORK_FILE), cls)
 
 

@@ -57,8 +57,9 @@ def run_here(job: Job, units: Iterable[WorkUnit], report: Report) -> None:
     """Runs the work units `units` with one worker in this process. Takes a unit from the iterable only when the worker
     can begin it. Calls `report` with each event.
 
-    Raises SetAsideError if units killed every worker that tried them. Raises OutOfTimeError if the time limit of `job`
-    ends before all units are done. Raises WalltimeError if the time limit is too short for one unit.
+    Raises SetAsideError if units have killed the workers of several runs, and so were not tried. Raises OutOfTimeError
+    if the time limit of `job` ends before all units are done. Raises WalltimeError if the time limit is too short for
+    one unit.
     """
     schedule = UnitSchedule(job.allotted)
     worker = Worker(job.config, job.cache, job.keys, report, schedule, begun=job.begun, loads_in_run=True)
