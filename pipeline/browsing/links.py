@@ -17,8 +17,7 @@ MAX_LETTERS = 1000  # the longest value
 def filter_of(query: Mapping[str, str]) -> ClipFilter:
     """Returns the ClipFilter that the parameters `query` of an address describe. Unknown parameters are ignored.
 
-    Browsers change the line ends in a value. So an address has each name as the pages show it, on one line and with
-    escapes in place of line ends.
+    A name in an address has escapes in place of line ends, as on the pages, because browsers change line ends.
     """
     return ClipFilter(**{field: on_one_line(query.get(name, ""))[:MAX_LETTERS] for name, field in FIELDS.items()})
 

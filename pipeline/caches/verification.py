@@ -160,8 +160,8 @@ def repair(cache: Cache, problems: tuple[Problem, ...]) -> None:
 
 
 def shard_problems(cache: Cache, stage: Stage, record: Record) -> Iterator[tuple[str, str]]:
-    """Checks one finished shard of `stage`. `record` is its ledger record. Yields (name of the object, kind of the
-    problem, such as "missing") for every problem.
+    """Checks one finished shard of `stage`. `record` is its ledger record. Yields (name of the file or array, kind of
+    the problem, such as "missing") for every problem.
     """
     return (finding for finding in _shard_findings(cache, stage, record) if finding[1] != "zeros")
 

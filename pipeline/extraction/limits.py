@@ -61,8 +61,8 @@ def limit(
     - `computing`: kind of work -> seconds of the thread that computes.
     - `beside`: kind of work -> seconds of the other threads.
     - `on_device`: stage key -> seconds on a CUDA device.
-    - `saved`: a function from (stage key, precision) to the share of the stage's time that the precision saves, or None
-      if it was not measured.
+    - `saved`: is called with (stage key, precision). Returns the share of the stage's time that would be saved in this
+      precision, or None if it was not measured.
     """
     work = {kind: seconds for kind, seconds in computing.items() if kind not in WAITS}
     if on_device:

@@ -74,12 +74,12 @@ def open_runner(config: Config, key: str, device: torch.device) -> Runner | None
 
 def load(config: Config, cache: Cache, keys: Iterable[str], report: Report) -> Loaded:
     """Loads the networks for the stages `keys` and returns them as a Loaded. Writes the descriptions of these stages to
-    `cache`.
+    `cache`. `report` is called with a `Preparing` event before each network.
 
-    A stage that `keys` read is loaded, too, if it has to run or if the cache does not know its weights. `report` is
-    called with a `Preparing` event before each network. Raises UsageError if this machine cannot decode as
-    `clips.decoder` says. Raises WeightsError if weights cannot be read, and CacheMismatch if the cache was made with
-    other weights or options.
+    A stage in `keys` may read another stage. The network of the other stage is loaded, too, if the stage has to run or
+    if the cache does not know its weights. Raises UsageError if this machine cannot decode as `clips.decoder` says.
+    Raises WeightsError if weights cannot be read, and CacheMismatch if the cache was made with other weights or
+    options.
     """
     device, keys = pick_device(config.run.device), {*keys}
     digests = known_digests(config, cache)

@@ -36,7 +36,8 @@ def require_trainable(config: Config, wanted: Sequence[WantedRun], *, overwrite:
     Raises ConfigError if the cache has no labels or the options contradict each other. Raises UsageError if a head with
     several candidates has no validation split. Raises CacheMismatch if the cache was made from another data set, and
     CacheError if it cannot be read. Raises HeadError if a head cannot be built on the arrays of the cache. If
-    `overwrite` is true, raises CacheError also if a training or validation split has no clip.
+    `overwrite` is true, so that old runs would be lost, raises CacheError also if a training or validation split has no
+    clip.
     """
     cache = Cache(config.cache)
     for sentence in check_for_training(config, cache):

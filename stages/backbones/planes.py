@@ -1,8 +1,8 @@
 """Runs layers of a frozen 3D network as 2D layers, because 2D layers are faster on a CPU. A layer can become 2D if it
 works on each frame alone, or along time alone.
 
-Values stay the same, except for the rounding of convolutions in float32. Under autocast torch computes 3D max pools in
-float32, and in float32 oneDNN's 3D convolutions of channels-last maps are slow.
+Values stay the same, except for the rounding of convolutions in float32. Two layers of torch are slow otherwise: 3D max
+pools under autocast, which compute in float32, and 3D convolutions of channels-last maps in float32.
 
 Shapes: B clips, C channels, T time steps, H rows and W columns of a map. T', H' and W' are those after the layer.
 """

@@ -24,8 +24,9 @@ Places = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
 class InsertionOptions(StageOptions):
-    """The options for inserting new blocks of one kind into a tail. `block` is the kind of the new blocks. `after` or
-    `in_branch` names the blocks of the backbone at which new blocks are inserted.
+    """The options for inserting new blocks of one kind into a tail, the layers of a backbone above a cached tap.
+    `block` is the kind of the new blocks. `after` names blocks of the backbone behind which new blocks run. `in_branch`
+    names blocks in whose branches new blocks run.
 
     A block of the backbone is a residual block, such as "res5.1", or an Inception block, such as "mixed_7a". The name
     of a stage, such as "res5", stands for all blocks of the stage.

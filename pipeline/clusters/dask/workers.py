@@ -43,12 +43,12 @@ class Workers:
         return max(self._number, most_workers(self.run))
 
     def require(self) -> None:
-        """Raises an error if the cluster has had no worker for too long. The limit is `run.dask.timeout_seconds`, or
-        ten times as long while workers restart.
+        """Raises an error if the cluster has had no worker for too long: for `run.dask.timeout_seconds`, or ten times
+        as long while workers restart. The error is OutOfTimeError if the last worker left because its time was over,
+        else ClusterLost.
 
-        The error is OutOfTimeError if the last worker left because its time was over, otherwise ClusterLost. Workers
-        that are batch jobs have no time limit. For batch jobs, raises ClusterError if jobs are refused or end without a
-        worker.
+        Workers that are batch jobs may be away for any time. For them, raises ClusterError if jobs are refused or end
+        without a worker.
         """
         self._count()
         if self._jobs is not None:

@@ -68,7 +68,9 @@ class SpeedComparison:
     run: dict[str, Any]  # the machine, the versions of packages and the date
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the comparison as a dict for `--json`. The items of `run` are on the top level of the dict."""
+        """Returns the comparison as a dict for `--json`. The dict itself has the items of `run` (machine, versions and
+        date), not a key `run`.
+        """
         measured = asdict(self)
         del measured["run"]
         return {"schema": 1} | self.run | measured
