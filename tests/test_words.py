@@ -33,6 +33,9 @@ HOUSE_WORDS = {
 }
 
 
+MOST_LISTED = 5  # fields that a docstring may list; people read the docstrings of public classes with help()
+
+
 def docstrings(path: Path) -> Iterator[tuple[str, str]]:
     """(name, docstring) of the module and of every class and function in it."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -60,6 +63,30 @@ def test_a_type_name_means_one_thing() -> None:
     assert several - SAME_NAME.keys() == set(), "give one of the two another name, or say here why both keep it"
     assert SAME_NAME.keys() - several == set(), "these names mean one thing by now"
     assert all(SAME_NAME.values())
+
+
+def fields_listed(node: ast.ClassDef) -> set[str]:
+    """The fields of a class that its docstring lists, one on a line."""
+    fields = {
+        item.target.id for item in node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+    }
+    return {name for name in fields if re.search(rf"^(- )?`{name}`.*:", ast.get_docstring(node) or "", re.MULTILINE)}
+
+
+def test_facts_about_fields_stand_beside_the_fields() -> None:
+    long = ast.parse(
+        'class A:\n    """An A.\n\n    - `b`: a.\n    - `c`: b.\n    """\n    b: int\n    c: int\n    d: int'
+    )
+    assert fields_listed(next(node for node in long.body if isinstance(node, ast.ClassDef))) == {"b", "c"}
+    lists = [
+        f"{path.relative_to(ROOT)}: {node.name}"
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ClassDef)
+        and not node.name.endswith("Options")
+        and len(fields_listed(node)) > MOST_LISTED
+    ]
+    assert lists == [], "write a comment at each field; the docstring says what one object is"
 
 
 def test_docstrings_have_no_house_words() -> None:

@@ -60,24 +60,15 @@ OVERRIDABLE = ("train.aggregate", "train.aggregate_of", "train.batch_size", "run
 
 @dataclass(frozen=True, kw_only=True)
 class RunScores:
-    """The scores of a trained run on one split.
+    """The scores of a trained run on one split."""
 
-    - `result`: the metrics, and the scores and labels of all videos.
-    - `class_names`: the names of all classes.
-    - `split`: the name of the split.
-    - `counts`: the numbers of videos and clips.
-    - `num_parameters`: the number of parameters of the head.
-    - `random_weights`: the keys of the stages with random weights that the run reads.
-    - `predictions`: the path of predictions-<split>.parquet, or None if this file was not written.
-    """
-
-    result: EvaluationResult
-    class_names: tuple[str, ...]
-    split: str
-    counts: SplitCounts
-    num_parameters: int
-    random_weights: tuple[str, ...] = ()
-    predictions: Path | None = None
+    result: EvaluationResult  # the metrics, and the scores and labels of all videos
+    class_names: tuple[str, ...]  # the names of all classes
+    split: str  # the name of the split
+    counts: SplitCounts  # the numbers of videos and clips
+    num_parameters: int  # the number of parameters of the head
+    random_weights: tuple[str, ...] = ()  # the keys of the stages with random weights that the run reads
+    predictions: Path | None = None  # the path of predictions-<split>.parquet, or None if this file was not written
 
     @property
     def is_labelled(self) -> bool:
