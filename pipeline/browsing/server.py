@@ -56,7 +56,7 @@ log = logging.getLogger("kinegraph")
 
 
 def open_site(cache: str, folder: Path, *, run: Path | None = None, videos: Path | None = None) -> Site:
-    """Opens a cache and runs. Returns a Site, which has everything that the pages show.
+    """Opens a cache and, if given, trained runs. Returns a Site, which has everything that the pages show.
 
     - `cache`: the path or URL of the cache.
     - `folder`: an empty folder for films.

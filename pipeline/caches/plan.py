@@ -54,8 +54,8 @@ class Plan:
     keys: tuple[str, ...]  # the keys of the stages that the plan covers
     shards: range | tuple[int, ...]  # the numbers of the shards that the plan covers
     units: tuple[WorkUnit, ...]  # the work units. Each has a shard, and the keys of the stages to compute for it.
-    # Keys of stages whose fingerprint is known only when the networks are built. Their option `weights` differs from
-    # that in the cache, but two names may mean the same weights. Stages that read such a stage are unchecked, too.
+    # Keys of stages whose option `weights` differs from that in the cache. Two names may mean the same weights, so the
+    # options cannot be compared before the networks are built. Stages that read such a stage are unchecked, too.
     unchecked: tuple[str, ...] = ()
     # Shard number -> ids of the videos that changed since the shard was extracted. All stages of such a shard run
     # again.

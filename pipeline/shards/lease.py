@@ -144,8 +144,8 @@ def listed(storage: Storage) -> Iterator[tuple[int, int]]:
 
 
 def read_lease(storage: Storage, nobodys: Lease) -> Lease | None:
-    """Reads the stored lease with the shard and the attempt of `nobodys`, a Lease without a holder. Returns None if
-    there is no such lease, and `nobodys` if the stored lease is damaged.
+    """Reads one stored lease and returns it. `nobodys` is a Lease without a holder, whose shard and attempt say which
+    lease to read. Returns None if there is no such lease, and `nobodys` if the stored lease is damaged.
     """
     try:
         lease = DOCUMENT.validate_json(storage.get(nobodys.name))

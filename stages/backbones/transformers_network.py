@@ -20,8 +20,8 @@ from kinegraph.stages.weights.transformers_load import class_and_config, load_ne
 
 
 class TransformersNetwork(Backbone):
-    """The network of `folder` as a backbone. `network` is the module of transformers. Names of parameters begin with
-    `network.`.
+    """A network of transformers as a backbone. `folder` describes the network, and `network` is its module. Names of
+    parameters begin with `network.`.
 
     The tap `layer_<i>` is the output of layer i, counted from 0. The tap `norm` is the output of the last layer after
     the final norm. A map is made of the patch tokens.

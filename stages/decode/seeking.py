@@ -1,7 +1,7 @@
-"""Seeks to a later key frame of a video, if all frames and times are proved to equal those of a reading from the start.
-Torch-free.
+"""Seeks to a later key frame of a video. The frames and times after a seek must equal those of a reading from the start
+of the file. Torch-free.
 
-Four facts are proved:
+Before and after a seek, four facts are checked:
 
 - The file has an index with presentation times that never go back (`key_stamps`).
 - The codec starts anew at the key frame, so later frames need no earlier frame (`starts_anew`). Frames that are stored

@@ -22,7 +22,7 @@ ShownFrame = tuple[object, ...]  # the file, the interval of the data set's list
 
 
 class FramesOfBatch(NamedTuple):
-    """The name of a group of frames of a shard: the frames of `width` x `height` px that occur for the first time in
+    """The key of a group of frames of a shard: the frames of `width` x `height` px that occur for the first time in
     batch number `batch`. Batches are counted from 0.
     """
 

@@ -30,7 +30,7 @@ class RemoteInfo:
         return cls(size=info.get("size"), mtime_ns=_modified_ns(info), etag=etag_of(info))
 
     def identity_of(self, copy: Source) -> Source:
-        """Returns the Source that identifies the video at the URL in the ledger. `copy` is the Source of the copy on
+        """Returns the Source by which the ledger identifies the video at the URL. `copy` is the Source of the copy on
         this machine.
 
         Size and digest of the result are those of the copy. The time of the last change and the etag are those that the

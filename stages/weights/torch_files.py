@@ -1,7 +1,7 @@
 """Checks files of torch.save before torch reads them.
 
-torch.load with weights_only runs no code of a file. But a file can still crash the process: with a key of a dict that
-is a tuple nested a million deep.
+torch.load with weights_only runs no code of a file. But a file can still crash the process. For example, a dict may
+have a tuple as a key that is nested a million deep.
 """
 
 import io
