@@ -43,11 +43,11 @@ class Normalised(nn.Module):
         self.register_buffer("std", torch.tensor(pixels.std, dtype=torch.float32), persistent=False)
 
     def forward(self, clips: Tensor) -> dict[str, Tensor]:
-        """Normalises the pixels of B clips and runs the network. Returns {tap: maps [B, T', C, H, W]}. T' is smaller
-        than T if the network joins frames.
+        """Normalises the pixels of B clips and runs the network. Returns {tap: maps [B, T', C, H, W]}. A tap is a named
+        layer. T' is smaller than T if the network joins frames.
 
         `clips` [B, T, S, S, 3] are uint8 RGB pixels. If class tokens are wanted, the result also has `<tap>_class` ->
-        [B, T', C], or [B, 1, C] if a clip has one class token. If the output after the last tap is wanted, the result
+        [B, T', C], or [B, 1, C] if a clip has one class token. If the output of the whole network is wanted, the result
         has `head` -> [B, C], or [B, T, C] in a network that sees each frame alone.
         """
         if self.is_reversed:

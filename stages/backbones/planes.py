@@ -56,7 +56,7 @@ class FlatMaxPool(nn.Module):
     """The 3D max pool `pool`, computed first over the cells of each frame, then over time. `pool` must not pad time
     steps.
 
-    The maps are exactly those of `pool`, in the type of the input, because nothing is rounded.
+    The maps are bit-equal to those of `pool`, and have the type of the input.
     """
 
     def __init__(self, pool: nn.MaxPool3d) -> None:

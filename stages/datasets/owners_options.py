@@ -78,8 +78,9 @@ class ActivityNetOptions(OwnersOptions):
     """The config section `dataset` for ActivityNet 1.3 (Caba Heilbron et al. 2015), untrimmed videos with labelled
     segments. The splits are train, val and test. The videos of test have no labels. The classes are sorted by name.
 
-    The name of a video file is the id of the video, or `v_` and the id. With `clips.sampling: windows`, segments are
-    the annotations of whole videos. With any other sampling, each segment is an interval, which is sampled by itself.
+    The name of a video file is the id of the video, or `v_` and the id. With `clips.sampling: windows`, clips cover
+    whole videos, and the segments are kept as annotations of the videos. With any other sampling, clips are taken from
+    each segment alone, and have its label.
     """
 
     kind: Literal["activitynet"]
@@ -91,8 +92,8 @@ class Thumos14Options(OwnersOptions):
     """The config section `dataset` for THUMOS14 (Jiang et al. 2014), the untrimmed videos with labelled segments. The
     split train has the videos `video_validation_*`, and test has `video_test_*`. The 20 classes are sorted by name.
 
-    With `clips.sampling: windows`, segments are the annotations of whole videos. With any other sampling, each segment
-    is an interval, which is sampled by itself.
+    With `clips.sampling: windows`, clips cover whole videos, and the segments are kept as annotations of the videos.
+    With any other sampling, clips are taken from each segment alone, and have its label.
     """
 
     kind: Literal["thumos14"]
@@ -109,8 +110,9 @@ class JsonOptions(StageOptions):
     ActivityNet.
 
     The file is `{"database": {<id>: {"subset": ..., "annotations": [{"segment": [start, end], "label": ...}]}}}`, with
-    times in seconds. The name of a video file is `prefix` and the id. With `clips.sampling: windows`, segments are the
-    annotations of whole videos. With any other sampling, each segment is an interval, which is sampled by itself.
+    times in seconds. The name of a video file is `prefix` and the id. With `clips.sampling: windows`, clips cover whole
+    videos, and the segments are kept as annotations of the videos. With any other sampling, clips are taken from each
+    segment alone, and have its label.
     """
 
     kind: Literal["json"]

@@ -100,8 +100,8 @@ def decode_clips(
     - `clock`: measures the work of this thread.
 
     The frame at a time is the last frame that begins at or before the time, or else the first frame of the video. Times
-    are compared with the tolerance of the container's clock. A row of an interval gets no frame that begins at or after
-    its end, unless the row has frame numbers.
+    are compared with the tolerance of the container's clock. If a row is cut from an interval of the video and names
+    its frames by time, it gets no frame that begins at or after the end of the interval.
     """
     clock = clock or Clock(DECODE)
     try:

@@ -88,8 +88,8 @@ class ClipDigits:
 def choose_digits(
     rng: np.random.Generator, images: DigitImages, first: int, num_digits: int, digit_values: int = 10
 ) -> ClipDigits:
-    """Chooses the digits of a clip at random. Returns a ClipDigits, which also says whether the first two digits make
-    the same steps.
+    """Chooses the digits of a clip at random. Returns a ClipDigits, which also says whether the first two digits move
+    in step, which means by the same steps at the same time.
 
     The first digit is the picture with the index `first`. The other digits are random pictures. All `num_digits` digits
     have different values, which are less than `digit_values`.

@@ -46,9 +46,10 @@ CODE = "auto_map"  # names Python files of the folder that transformers would ru
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Returns the content of `config.json` in `folder`, the folder of a network of transformers.
+    """Returns the content of `config.json` in `folder`, the folder of a network of the package transformers.
 
-    Raises ValueError if the file cannot be read, or if it names code in the folder.
+    Raises ValueError if the file cannot be read, or if the network needs Python code from the folder
+    (`trust_remote_code`).
     """
     file = folder / CONFIG
     content = json_object(file)

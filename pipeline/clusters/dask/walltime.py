@@ -56,8 +56,8 @@ def job_around(worker: DaskWorker, walltime_seconds: float | None) -> Allotment 
     """Returns the time limit of the batch job in which `worker` runs, as an Allotment, or None if there is no limit.
 
     The job ends `walltime_seconds` after its start, or when SLURM ends it, whichever comes first. The start of the job
-    is estimated by the start of the worker, or of its nanny, Dask's process that restarts a dead worker. The function
-    may call SLURM, which takes up to 30 s.
+    is taken to be the start of the worker's nanny (the process of Dask that restarts a dead worker), or of the worker
+    if it has no nanny. The function may call SLURM, which takes up to 30 s.
     """
     pid = os.getppid() if worker.nanny else os.getpid()
     return allotment(walltime_seconds, psutil.Process(pid).create_time())
