@@ -111,7 +111,7 @@ class Prediction:
     # Float64 [num_classes], the mean or the maximum of the probabilities or logits of the clips, as `kinegraph
     # evaluate` computes it. None if no clip has scores.
     scores: Tensor | None = None
-    # [num_classes], the class probabilities that `scores` stands for. None if no clip has scores.
+    # [num_classes], `scores` as class probabilities. None if no clip has scores.
     probabilities: Tensor | None = None
     failure: str = ""  # why the first failed clip failed, or why the video has no clips. Otherwise "".
     # `num_failed`, `num_clips`: the numbers of failed clips and of all clips
